@@ -1,0 +1,215 @@
+"""Configs: every field of a study with its default, loading from a file, overrides, checks, and the difference."""
+
+import importlib.util
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from ml_collections import ConfigDict, FrozenConfigDict
+
+from mmr_jax.data.source import default_config as data_defaults
+from mmr_jax.errors import UserError, nearest
+from mmr_jax.robustness.subsets import parse_subset
+
+METHODS = ("linear_probe", "finetune", "modality_dropout", "masd", "wise_ft", "masd_wise_ft")
+"""What a study compares; `methods.py` says how each is made."""
+
+
+def spectrogram(**changes) -> dict:
+    """A modality of kind spectrogram; defaults are McKinzie et al.'s audio (8 s at 16 kHz, 128 mels, 16 x 16)."""
+    defaults = dict(kind="spectrogram", sample_rate=16000, samples=128000, frames=800, mels=128, patch_size=(16, 16))
+    front_end = dict(window_ms=25.0, hop_ms=10.0, window="hamming", mean=-5.0, std=4.0)
+    augment = dict(time_mask=0, mel_mask=0, roll=0, noise=0.0)
+    return _changed({**defaults, **front_end, "augment": augment}, changes, "spectrogram")
+
+
+def image(**changes) -> dict:
+    """A modality of kind image, uint8."""
+    defaults = dict(kind="image", height=224, width=224, channels=3, patch_size=(16, 16), mean=0.5, std=0.25)
+    augment = dict(shift=0.0, rotate=0.0, scale=0.0)
+    return _changed({**defaults, "augment": augment}, changes, "image")
+
+
+def video(**changes) -> dict:
+    """A modality of kind video: frames uint8, cut in tubelets of patch_size (frames, rows, columns)."""
+    defaults = dict(kind="video", frames=8, height=224, width=224, channels=3, patch_size=(2, 16, 16))
+    return _changed({**defaults, "mean": 0.5, "std": 0.25}, changes, "video")
+
+
+def text(**changes) -> dict:
+    """A modality of kind text; `tokenizer` byte needs vocab_size 259, word hashes words into vocab_size ids."""
+    return _changed(dict(kind="text", length=64, vocab_size=259, tokenizer="byte"), changes, "text")
+
+
+def features(**changes) -> dict:
+    """A modality of kind features: float32 [length, dim] per example."""
+    return _changed(dict(kind="features", length=16, dim=128), changes, "features")
+
+
+def _changed(defaults: dict, changes: Mapping, what: str) -> dict:
+    for key in changes:
+        if key not in defaults:
+            raise UserError(f"{what} has no field {key!r}{nearest(key, defaults)}")
+    return {**defaults, **changes}
+
+
+def optim(**changes) -> ConfigDict:
+    """An optimiser block; see train/optim.py."""
+    chain = dict(name="adamw", lr=1e-3, weight_decay=0.05, b1=0.9, b2=0.98, eps=1e-8, clip=1.0, groups=())
+    schedule = dict(schedule="cosine", warmup_steps=0, decay_at=(), decay_factor=0.1)
+    return ConfigDict(_changed({**chain, **schedule}, changes, "optim"))
+
+
+def _recipe(steps: int, batch_size: int, lr: float, **more) -> ConfigDict:
+    """A block that train/loop.py runs. The learning rate and all else of the optimiser are in `optim`."""
+    cadence = dict(log_every=10, checkpoint_every=200, validate_every=0)
+    return ConfigDict(dict(steps=steps, batch_size=batch_size, ema=0.0, optim=optim(lr=lr), **cadence, **more))
+
+
+def base(data: str, modalities: Mapping[str, Mapping]) -> ConfigDict:
+    """Every field of a study with its default, for a data set and its modalities (made with the functions above)."""
+    config = ConfigDict(dict(name="study", seeds=(0,), modalities=modalities, data=data_defaults(data)))
+    config.model = dict(
+        size="",  # Ti, S, B or L; or "" and the four numbers
+        width=64,
+        depth=4,
+        heads=4,
+        mlp_dim=256,
+        adapter_depth=-1,  # blocks that each modality owns; -1: all, separate encoders
+        fusion="mean",  # mean (Eq. 7) or joint (one stream over the tokens of the subset)
+        stream_norms="own",  # in shared blocks: a pair of norms per stream, or shared by all
+        embedding="projected",  # what Eq. 7 averages: projected (where pretraining aligned them) or backbone
+        normalize=True,
+        projection=dict(kind="linear", dim=64),  # none, linear or mlp
+        activation="gelu",
+        norm_eps=1e-6,
+        causal=False,
+        class_token=False,
+        pool="mean",  # mean or cls
+        scan_layers=True,
+        dtype="float32",  # compute dtype; parameters and losses are float32
+    )
+    config.model.overrides = ConfigDict()  # modality -> any of the fields above, for separate encoders
+    config.pretrain = _recipe(600, 128, 1e-3, temperature=0.07, learn_temperature=False, symmetric=True)
+    config.pretrain.modalities = ("all",)  # an axis of the study: subsets to pretrain on, "all" or "a+b"
+    config.probe = _recipe(400, 256, 1e-2)
+    config.probe.optim.weight_decay = 1e-4
+    config.finetune = _recipe(150, 64, 3e-4, select="best")  # best on validation (M_E = M_T), or last
+    config.finetune.validate_every = 50
+    config.finetune.init_head = "probe"  # probe or zero
+    config.finetune.freeze = ()  # regexes on parameter paths that stay as pretrained
+    config.finetune.label_share = 1.0  # share of the labelled set that is used
+    config.masd = dict(weight=1.0, temperature=1.0, source="pretraining", train_share=0.2)
+    config.modality_dropout = dict(rate=0.5)
+    config.wise_ft = dict(alphas=(0.0, 0.25, 0.5, 0.75, 1.0), alpha=0.75)
+    config.study = dict(
+        methods=METHODS,
+        train_subsets=(),  # M_T to train on; () is all non-empty subsets
+        eval_batch_size=256,
+        test_splits=("test",),  # the first makes the matrix, the others extra tables
+        save_predictions=True,  # per-example scores of the methods in the main table
+        bootstrap=500,  # replicates of the paired bootstrap over test examples, 0: none
+        baseline="finetune",
+        export="masd_wise_ft",  # the method whose model (trained on all modalities) mmr predict serves
+    )
+    config.mesh = dict(data=-1, fsdp=1, tensor=1)
+    return config
+
+
+def load(path: str | Path, overrides: Mapping[str, object] | None = None) -> ConfigDict:
+    """The config of `path` (a file, or "file.py:argument"), with `overrides` such as {"finetune.steps": 10}, locked."""
+    file, _, argument = str(path).partition(":")
+    if not Path(file).is_file():
+        raise UserError(f"config {file!r} does not exist; the configs are in configs/")
+    spec = importlib.util.spec_from_file_location(Path(file).stem, file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = module.get_config(argument) if argument else module.get_config()
+    config.lock()
+    for key, value in (overrides or {}).items():
+        set_field(config, key, value)
+    return config
+
+
+def set_field(config: ConfigDict, key: str, value: object) -> None:
+    """config.a.b = value for key "a.b"; an unknown field is a UserError that names the nearest one."""
+    node, parts = config, key.split(".")
+    for i, part in enumerate(parts):
+        if not isinstance(node, ConfigDict) or part not in node:
+            known = flatten(config)
+            raise UserError(f"config has no field {'.'.join(parts[: i + 1])!r}{nearest(key, known)}")
+        if i < len(parts) - 1:
+            node = node[part]
+    try:
+        node[parts[-1]] = tuple(value) if isinstance(value, list) else value
+    except (TypeError, ValueError) as error:
+        raise UserError(f"config field {key!r}: {error}") from None
+
+
+def flatten(config: Mapping, prefix: str = "") -> dict[str, object]:
+    """{"a.b": value} of a config; tuples become lists, as in JSON."""
+    out = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping | ConfigDict):
+            out.update(flatten(value, f"{prefix}{key}."))
+        else:
+            out[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
+    return out
+
+
+def difference(new: Mapping, old: Mapping) -> dict[str, tuple]:
+    """{field: (value in old, value in new)} where two configs differ; None where one lacks the field."""
+    a, b = flatten(old), flatten(new)
+    return {k: (a.get(k), b.get(k)) for k in sorted({*a, *b}) if a.get(k) != b.get(k)}
+
+
+def to_dict(config: Mapping) -> dict:
+    """Plain nested dict of JSON values."""
+    plain = config.to_dict() if hasattr(config, "to_dict") else config
+    return json.loads(json.dumps(plain))
+
+
+def freeze(config: ConfigDict) -> FrozenConfigDict:
+    """A hashable copy: what compiled programs are cached by."""
+    return FrozenConfigDict(config)
+
+
+def check(config: ConfigDict) -> None:
+    """Refuse what no stage could use, with a line that names the field."""
+    names = sorted(config.modalities)
+    for method in config.study.methods:
+        if method not in METHODS:
+            raise UserError(f"study.methods: unknown method {method!r}{nearest(method, METHODS)}")
+    for subset in config.study.train_subsets:
+        _check_subset("study.train_subsets", subset, names)
+    for subset in config.pretrain.modalities:
+        if subset != "all":
+            _check_subset("pretrain.modalities", subset, names)
+    _check_choices(config)
+    for name in names:
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+            raise UserError(f"modality {name!r}: names are letters, digits, _ and -")
+
+
+def _check_subset(field: str, subset: str, names: list[str]) -> None:
+    try:
+        parse_subset(subset, names)
+    except UserError as error:
+        raise UserError(f"{field}: {error}") from None
+
+
+def _check_choices(config: ConfigDict) -> None:
+    choices = {
+        "model.fusion": ("mean", "joint"),
+        "model.embedding": ("projected", "backbone"),
+        "model.stream_norms": ("own", "shared"),
+        "model.pool": ("mean", "cls"),
+        "finetune.select": ("best", "last"),
+        "finetune.init_head": ("probe", "zero"),
+        "masd.source": ("pretraining", "train"),
+    }
+    fields = flatten(config)
+    for key, allowed in choices.items():
+        if fields[key] not in allowed:
+            raise UserError(f"{key} is {fields[key]!r}{nearest(str(fields[key]), allowed)}; choose from {allowed}")

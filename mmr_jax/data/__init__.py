@@ -1,0 +1,1 @@
+"""Data: random-access sources of multimodal records, and the pipelines that batch them. No jax in here."""

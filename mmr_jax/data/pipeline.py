@@ -1,0 +1,124 @@
+"""Pipelines: which records a step reads, in which order, and reading them ahead in threads.
+
+The global batch of a training step is a pure function of (source, seed, step), and a host loads a contiguous
+slice of it. So resuming needs the step alone, and another number of hosts sees the same data.
+"""
+
+from collections.abc import Callable, Iterator
+
+import grain
+import numpy as np
+from grain.experimental import index_shuffle
+
+from mmr_jax.data.source import Batch, Source, map_batch, take
+from mmr_jax.errors import UserError
+from mmr_jax.seeds import fold_seed
+
+_ROUNDS = 4  # of the block cipher that permutes an epoch; grain's own choice
+
+
+def order_at(size: int, seed: int, positions: np.ndarray) -> np.ndarray:
+    """Record indices int64 at `positions` of the endless sequence that reshuffles `size` records every epoch.
+
+    Random access: nothing is stored, so a source may be as long as 2**31.
+    """
+    epochs, offsets = np.divmod(np.asarray(positions, np.int64), size)
+    seeds = {int(epoch): fold_seed(seed, "epoch", int(epoch)) for epoch in np.unique(epochs)}
+    pairs = zip(epochs.tolist(), offsets.tolist(), strict=True)
+    order = [index_shuffle(o, max_index=size - 1, seed=seeds[e], rounds=_ROUNDS) for e, o in pairs]
+    return np.array(order, np.int64)
+
+
+def batch_at(
+    source: Source, batch_size: int, seed: int, step: int, process_index: int = 0, process_count: int = 1
+) -> Batch:
+    """This host's slice `[batch_size / process_count]` of the global batch of `step`.
+
+    Example i of the batch is element `step * batch_size + i` of the endless shuffled sequence.
+    """
+    rows = _host_rows(source, batch_size, process_index, process_count)
+    return take(source, order_at(len(source), seed, step * batch_size + rows))
+
+
+def train_iterator(
+    source: Source,
+    batch_size: int,
+    seed: int,
+    start_step: int,
+    stop_step: int,
+    process_index: int = 0,
+    process_count: int = 1,
+    threads: int = 2,
+    prefetch: int = 4,
+) -> Iterator[Batch]:
+    """Batches of the steps `start_step .. stop_step - 1`, in order, read ahead by `threads` threads.
+
+    `threads=0` reads in the caller's thread. A record that cannot be read ends the iteration with its error.
+    """
+    _host_rows(source, batch_size, process_index, process_count)  # refuse now, not at the first batch
+
+    def make(step: int) -> Batch:
+        return batch_at(source, batch_size, seed, step, process_index, process_count)
+
+    return _read_ahead(make, start_step, stop_step, threads, prefetch)
+
+
+def eval_batches(
+    source: Source,
+    batch_size: int,
+    process_index: int = 0,
+    process_count: int = 1,
+    threads: int = 2,
+    prefetch: int = 4,
+) -> Iterator[Batch]:
+    """Every record once over all hosts, in batches of one static shape `[batch_size / process_count]`.
+
+    Every host yields the same number of batches; what the last ones lack is padding: weight 0, nothing
+    present, zero inputs, id -1.
+    """
+    rows = _host_rows(source, batch_size, process_index, process_count)
+    size = len(source)
+
+    def make(step: int) -> Batch:
+        indices = step * batch_size + rows
+        return _pad(take(source, np.minimum(indices, size - 1)), valid=int((indices < size).sum()))
+
+    return _read_ahead(make, 0, -(-size // batch_size), threads, prefetch)
+
+
+def _host_rows(source: Source, batch_size: int, process_index: int, process_count: int) -> np.ndarray:
+    """Positions in the global batch that this host loads."""
+    if not len(source):
+        raise UserError("the data source is empty: there is nothing to make batches of")
+    if batch_size < 1 or batch_size % process_count:
+        raise UserError(f"batch size {batch_size} cannot be divided evenly among {process_count} hosts")
+    if not 0 <= process_index < process_count:
+        raise UserError(f"host {process_index} is not one of {process_count} hosts")
+    share = batch_size // process_count
+    return np.arange(process_index * share, (process_index + 1) * share)
+
+
+def _pad(batch: Batch, valid: int) -> Batch:
+    if valid == len(batch["id"]):
+        return batch
+
+    def blank(array: np.ndarray) -> np.ndarray:
+        array[valid:] = 0
+        return array
+
+    batch = map_batch(blank, batch)
+    batch["id"][valid:] = -1
+    return batch
+
+
+def _read_ahead(
+    make: Callable[[int], Batch], start: int, stop: int, threads: int, prefetch: int
+) -> Iterator[Batch]:
+    if start >= stop:
+        return
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(prefetch, threads))
+    iterator = iter(grain.MapDataset.range(start, stop).map(make).to_iter_dataset(options))
+    try:
+        yield from iterator
+    finally:  # also when the caller stops early or a record raises: no thread outlives the loop
+        iterator.close()

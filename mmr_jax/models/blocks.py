@@ -1,0 +1,122 @@
+"""Pre-LN transformer blocks, stacked along a leading axis and scanned."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+ACTIVATIONS = {
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
+    "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
+}
+
+
+@dataclass(frozen=True)
+class BlockConfig:
+    """Shape and conventions of one transformer block."""
+
+    width: int
+    heads: int
+    mlp_dim: int
+    activation: str = "gelu"
+    norm_eps: float = 1e-6
+    causal: bool = False
+    dtype: str = "float32"
+
+
+def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array, causal: bool = False) -> jax.Array:
+    """Scaled dot-product attention over [B, T, H, d] with a key mask bool [B, T].
+
+    The softmax runs in float32. A row whose keys are all masked gives zeros (softmax would give the mean of
+    whatever the padding holds), and its gradient is zero, not NaN.
+    """
+    keep = mask[:, None, None, :]
+    if causal:
+        keep = keep & jnp.tri(q.shape[1], dtype=bool)
+    out = jax.nn.dot_product_attention(q, k, v, mask=jnp.broadcast_to(keep, (q.shape[0], 1, q.shape[1], k.shape[1])))
+    return jnp.where(jnp.any(keep, axis=-1)[:, 0, :, None, None], out, 0)
+
+
+class Attention(nnx.Module):
+    """Multi-head self-attention; q, k and v come from one matrix, in this order, heads contiguous."""
+
+    def __init__(self, cfg: BlockConfig, rngs: nnx.Rngs):
+        init = nnx.initializers.xavier_uniform()
+        dtype = jnp.dtype(cfg.dtype)
+        self.qkv = nnx.Linear(cfg.width, 3 * cfg.width, kernel_init=init, dtype=dtype, rngs=rngs)
+        self.out = nnx.Linear(cfg.width, cfg.width, kernel_init=init, dtype=dtype, rngs=rngs)
+        self.heads, self.causal = cfg.heads, cfg.causal
+
+    def __call__(self, x: jax.Array, mask: jax.Array) -> jax.Array:
+        batch, length, width = x.shape
+        qkv = self.qkv(x).reshape(batch, length, 3, self.heads, width // self.heads)
+        out = attend(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2], mask, self.causal)
+        return self.out(out.reshape(batch, length, width))
+
+
+class Mlp(nnx.Module):
+    """Two linear layers with an activation between them."""
+
+    def __init__(self, cfg: BlockConfig, rngs: nnx.Rngs):
+        init = nnx.initializers.xavier_uniform()
+        dtype = jnp.dtype(cfg.dtype)
+        self.up = nnx.Linear(cfg.width, cfg.mlp_dim, kernel_init=init, dtype=dtype, rngs=rngs)
+        self.down = nnx.Linear(cfg.mlp_dim, cfg.width, kernel_init=init, dtype=dtype, rngs=rngs)
+        self.activation = cfg.activation
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.down(ACTIVATIONS[self.activation](self.up(x)))
+
+
+def layer_norm(cfg: BlockConfig, rngs: nnx.Rngs) -> nnx.LayerNorm:
+    """LayerNorm over the last axis; statistics in float32, output in the compute dtype."""
+    return nnx.LayerNorm(cfg.width, epsilon=cfg.norm_eps, dtype=jnp.dtype(cfg.dtype), rngs=rngs)
+
+
+class Norms(nnx.Module):
+    """The two layer norms of a block; a shared block has one pair per stream."""
+
+    def __init__(self, cfg: BlockConfig, rngs: nnx.Rngs):
+        self.attention = layer_norm(cfg, rngs)
+        self.mlp = layer_norm(cfg, rngs)
+
+
+class Block(nnx.Module):
+    """Pre-LN block: x + attention(norm(x)), then x + mlp(norm(x)); `stream` picks the pair of norms."""
+
+    def __init__(self, cfg: BlockConfig, streams: Sequence[str], rngs: nnx.Rngs):
+        self.norms = nnx.Dict({stream: Norms(cfg, rngs) for stream in streams})
+        self.attention = Attention(cfg, rngs)
+        self.mlp = Mlp(cfg, rngs)
+
+    def __call__(self, x: jax.Array, mask: jax.Array, stream: str) -> jax.Array:
+        norms = self.norms[stream]
+        x = x + self.attention(norms.attention(x), mask)
+        return x + self.mlp(norms.mlp(x))
+
+
+class Stack(nnx.Module):
+    """`depth` blocks whose parameters share a leading axis: one compiled body, or unrolled by option.
+
+    An empty stack has no parameters and returns its input.
+    """
+
+    def __init__(self, cfg: BlockConfig, depth: int, streams: Sequence[str], scan: bool, rngs: nnx.Rngs):
+        blocks = [nnx.split(Block(cfg, streams, rngs)) for _ in range(depth)]
+        self.depth, self.scan = depth, scan
+        if depth:
+            self.layers = nnx.merge(blocks[0][0], jax.tree.map(lambda *x: jnp.stack(x), *[s for _, s in blocks]))
+
+    def __call__(self, x: jax.Array, mask: jax.Array, stream: str) -> jax.Array:
+        """tokens [B, T, D], mask bool [B, T] -> tokens [B, T, D]."""
+        if not self.depth:
+            return x
+        graphdef, layers = nnx.split(self.layers)
+
+        def body(x, layer):
+            return nnx.merge(graphdef, layer)(x, mask, stream), None
+
+        return jax.lax.scan(body, x, layers, unroll=1 if self.scan else self.depth)[0]

@@ -1,0 +1,166 @@
+"""What each stage of a study does: reads the directories of the stages it needs, writes its own.
+
+Every function takes the study (config, data, model, mesh), the stage, and the directory to write to, and returns
+facts for the stage's record.
+"""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from mmr_jax import methods
+from mmr_jax.config import freeze
+from mmr_jax.objectives import Contrastive, LinearProbe
+from mmr_jax.robustness.evaluator import SubsetEvaluator
+from mmr_jax.robustness.interpolate import wise_ft
+from mmr_jax.robustness.results import Predictions, cell_score, save_predictions
+from mmr_jax.robustness.subsets import parse_subset
+from mmr_jax.seeds import fold_seed
+from mmr_jax.train import interrupt
+from mmr_jax.train.checkpoint import load_params, save_params
+from mmr_jax.train.loop import Job, Outcome, fit
+
+
+def _facts(outcome: Outcome) -> dict:
+    return {"best_step": outcome.best_step, "best_score": outcome.best_score, "resumed_from": outcome.resumed_from}
+
+
+def pretrain(study, stage, directory: Path) -> dict:
+    """Contrastive pretraining on the unlabelled pool; the other encoders stay at their initial values."""
+    recipe = study.config.pretrain
+    objective = Contrastive(
+        study.model,
+        parse_subset(stage.pretrain),
+        recipe.temperature,
+        recipe.learn_temperature,
+        recipe.symmetric,
+    )
+    params, extra = objective.init(jax.random.key(fold_seed(stage.seed, "init")))
+    sources = {"unlabelled": study.dataset.splits["unlabelled"]}
+    job = Job(stage.name, stage.seed, directory, objective, freeze(recipe), sources, params, extra)
+    outcome = fit(job, study.mesh)
+    outcome.params.pop("logit_scale", None)
+    save_params(directory / "params", outcome.params)
+    return _facts(outcome)
+
+
+class _Embeddings:
+    """A source of fused embeddings [S, D] per example, for linear probes."""
+
+    def __init__(self, found: dict):
+        self._found = found
+
+    def __len__(self) -> int:
+        return len(self._found["labels"])
+
+    def take(self, indices) -> dict:
+        rows, found = np.asarray(indices), self._found
+        return {
+            "inputs": {"fused": found["scores"][:, rows].swapaxes(0, 1)},
+            "present": {"fused": found["valid"][:, rows].T},
+            "length": {},
+            "label": found["labels"][rows],
+            "weight": np.ones(len(rows), np.float32),
+            "id": found["ids"][rows],
+        }
+
+
+def probe(study, stage, directory: Path) -> dict:
+    """Linear probes of every M_T on embeddings of the labelled set that are computed once."""
+    params = load_params(study.path(stage.needs[0]) / "params", study.model.shapes())
+    evaluator = SubsetEvaluator(study.model, study.train_subsets, study.config.study.eval_batch_size, study.mesh)
+    embeddings = _Embeddings(evaluator.embeddings(params, study.labelled(stage.seed)))
+    objective = LinearProbe(len(study.train_subsets), study.model.dim, study.model.num_classes)
+    heads, _ = objective.init(jax.random.key(0))
+    recipe = freeze(study.config.probe)
+    outcome = fit(
+        Job(stage.name, stage.seed, directory, objective, recipe, {"labelled": embeddings}, heads), study.mesh
+    )
+    trained = outcome.params["head"]
+    per_subset = {s: {k: trained[k][i] for k in ("kernel", "bias")} for i, s in enumerate(study.train_subsets)}
+    save_params(directory / "heads", per_subset)
+    return _facts(outcome)
+
+
+def probe_params(study, pretrained, probed, train: str) -> dict:
+    """The linear probe of M_T = `train` as a whole model: pretrained encoders and its own head."""
+    params = load_params(study.path(pretrained) / "params", study.model.shapes())
+    return {**params, "head": load_params(study.path(probed) / "heads")[train]}
+
+
+def train(study, stage, directory: Path) -> dict:
+    """One trained method on one M_T. All methods of an M_T share start, labelled batches and number of steps."""
+    objective = methods.objective(
+        stage.method, study.config, study.model, parse_subset(stage.train), study.dataset.multilabel
+    )
+    pretrained, probed = stage.needs
+    params = probe_params(study, pretrained, probed, stage.train)
+    recipe = study.config.finetune
+    if recipe.init_head == "zero":
+        params["head"] = jax.tree.map(np.zeros_like, params["head"])
+    sources = {"labelled": study.labelled(stage.seed), "unlabelled": study.distillation(stage.seed)}
+    job = Job(
+        stage.name,
+        stage.seed,
+        directory,
+        objective,
+        freeze(recipe),
+        sources,
+        params,
+        validate=_validation(study, stage.train) if recipe.select == "best" else None,
+        data_name=f"downstream/{stage.train}",
+    )
+    outcome = fit(job, study.mesh)
+    save_params(directory / "params", outcome.params)
+    return _facts(outcome)
+
+
+def _validation(study, subset: str):
+    """Score of a model on the validation split with M_E = `subset`."""
+    evaluator = SubsetEvaluator(study.model, [subset], study.config.study.eval_batch_size, study.mesh)
+
+    def score(params) -> float:
+        return cell_score(_predictions(evaluator, params, study.dataset.splits["val"], train=subset), 0, study.metric)
+
+    return score
+
+
+def _predictions(evaluator: SubsetEvaluator, params, source, **names) -> Predictions:
+    return Predictions(eval=list(evaluator.subsets), **{"method": "", **names}, **evaluator.logits(params, source))
+
+
+def evaluate(study, stage, directory: Path) -> dict:
+    """Scores of one method for every (M_T, M_E); of an interpolated one for every alpha."""
+    evaluator = SubsetEvaluator(study.model, study.eval_subsets, study.config.study.eval_batch_size, study.mesh)
+    rows = []
+    for train_subset in study.train_subsets:
+        ends = study.ends(stage, train_subset)
+        for alpha in study.alphas(stage.method):
+            interrupt.check(f"{stage.name}, {train_subset}")
+            params = ends[0] if alpha is None else wise_ft(ends[0], ends[1], alpha)
+            for split in study.config.study.test_splits:
+                names = dict(
+                    method=stage.method, train=train_subset, seed=stage.seed, pretrain=stage.pretrain, alpha=alpha
+                )
+                found = _predictions(evaluator, params, study.dataset.splits[split], **names)
+                rows += _scores(found, split, study.metric)
+                if study.keeps_predictions(split, alpha):
+                    save_predictions(directory / "predictions" / f"{train_subset}.npz", found)
+    return {"scores": rows}
+
+
+def _scores(found: Predictions, split: str, metric: str) -> list[dict]:
+    """One record per evaluation subset that has examples."""
+    return [
+        {
+            "split": split,
+            "train": found.train,
+            "eval": subset,
+            "alpha": found.alpha,
+            "score": cell_score(found, row, metric),
+            "n": int(found.valid[row].sum()),
+        }
+        for row, subset in enumerate(found.eval)
+        if found.valid[row].any()
+    ]

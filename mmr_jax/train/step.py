@@ -1,0 +1,76 @@
+"""The train state and the compiled step: (state, batches, key) -> (state, metrics), donated, on a mesh."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from ml_collections import FrozenConfigDict
+
+from mmr_jax import tree
+from mmr_jax.objectives.base import Objective
+from mmr_jax.train.optim import make_optimizer
+from mmr_jax.train.sharding import BATCH, state_sharding
+
+
+class TrainState(NamedTuple):
+    """All that a run is: step int32 [], params (nested dict), opt_state (leaves that train), extra (the rest)."""
+
+    step: jax.Array
+    params: dict
+    opt_state: object
+    extra: dict
+
+
+class Program(NamedTuple):
+    """What is compiled for one stage: `start(params, extra)` makes the state, `step` advances it."""
+
+    start: object
+    step: object
+    shardings: object
+
+
+def _start(params, extra, objective, optimizer, ema) -> TrainState:
+    trained, _ = tree.partition(params, objective.trains)
+    extra = {"objective": extra} | ({"ema": params} if ema else {})
+    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(trained), extra)
+
+
+def _step(state, batches, key, objective, optimizer, ema) -> tuple[TrainState, dict]:
+    rng = jax.random.fold_in(key, state.step)
+    (loss, (metrics, extra)), grads = objective.value_and_grad(state.params, state.extra["objective"], batches, rng)
+    trained, frozen = tree.partition(state.params, objective.trains)
+    updates, opt_state = optimizer.update(grads, state.opt_state, trained)
+    params = tree.merge(optax.apply_updates(trained, updates), frozen)
+    extra = {"objective": extra}
+    if ema:
+        extra["ema"] = jax.tree.map(lambda e, p: ema * e + (1 - ema) * p, state.extra["ema"], params)
+    norm = optax.global_norm(grads)
+    finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+    new = TrainState(state.step, params, opt_state, extra)
+    kept = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state)
+    metrics = {"loss": loss, "grad_norm": norm, "finite": finite, **metrics}
+    return kept._replace(step=state.step + 1), metrics
+
+
+@functools.lru_cache(maxsize=128)
+def make_program(objective: Objective, optim: FrozenConfigDict, steps: int, ema: float, mesh: Mesh) -> Program:
+    """Compile-ready functions of a stage. Equal arguments give the same program: seeds share one compilation.
+
+    A step whose loss or gradient is not finite keeps parameters, moments and extra as they were and only counts on.
+    """
+    optimizer = make_optimizer(optim, steps)
+    fixed = {"objective": objective, "optimizer": optimizer, "ema": ema}
+    start = functools.partial(_start, **fixed)
+    shapes = jax.eval_shape(lambda key: start(*objective.init(key)), jax.random.key(0))
+    shardings = state_sharding(shapes, mesh)
+    whole = NamedSharding(mesh, PartitionSpec())
+    step = jax.jit(
+        functools.partial(_step, **fixed),
+        in_shardings=(shardings, NamedSharding(mesh, BATCH), whole),
+        out_shardings=(shardings, whole),
+        donate_argnums=0,
+    )
+    return Program(jax.jit(start, out_shardings=shardings), step, shardings)
