@@ -1,7 +1,4 @@
-"""The embedded default: three modalities of a synthetic world, every method, one seed.
-
-    mmr run --config=configs/quickstart.py --workdir=runs/quickstart
-"""
+"""The embedded default: audio, video and captions of a synthetic world; every method; one seed."""
 
 from mmr_jax import config as c
 
@@ -11,8 +8,8 @@ def get_config():
         "synthetic",
         {
             "audio": c.spectrogram(samples=10240, frames=32, mels=64, hop_ms=20.0, patch_size=(8, 16)),
-            "video": c.video(frames=4, height=32, width=32, patch_size=(2, 8, 8)),
-            "text": c.text(length=48),
+            "video": c.video(frames=4, height=32, width=32, patch_size=(4, 8, 8)),
+            "text": c.text(length=12, vocab_size=512, tokenizer="word"),
         },
     )
     config.name = "quickstart"

@@ -1,4 +1,4 @@
-"""The one exception that means "the input is wrong", and the nearest-name hint that goes with it."""
+"""The three ways in which a run ends early, and the nearest-name hint for what is misspelt."""
 
 import difflib
 from collections.abc import Iterable
@@ -9,6 +9,14 @@ class UserError(ValueError):
 
     The command line prints the line and exits with code 2; library callers may catch it as ValueError.
     """
+
+
+class Diverged(Exception):
+    """Several steps in a row had a loss or gradient that is not finite (exit code 3)."""
+
+
+class Interrupted(Exception):
+    """The run was asked to stop and has saved; repeat the command to go on (exit code 75: requeue)."""
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:

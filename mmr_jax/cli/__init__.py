@@ -1,0 +1,1 @@
+"""The `mmr` command: one small file per sub-command, each with `run(arguments)`."""

@@ -9,6 +9,7 @@ import io
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from mmr_jax.errors import UserError
 
 SPLITS = ("train", "val", "test", "mnist_test")
 _LAYOUT = 1  # of the prepared files; part of the folder's name
+_QUIET = threading.Lock()  # redirecting stdout concerns the whole process
 
 
 class AvDigits(tfds.core.GeneratorBasedBuilder):
@@ -126,7 +128,7 @@ def prepare(root: Path, cache: Path) -> Path:
     cache.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f"{folder.name}.tmp-", dir=cache))
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces itself by print
+        with _QUIET, contextlib.redirect_stdout(io.StringIO()):  # TFDS announces itself by print
             tfds.disable_progress_bar()
             builder = AvDigits(root=str(root), data_dir=str(work), file_format="array_record")
             builder.download_and_prepare()

@@ -120,5 +120,5 @@ def _read_ahead(
     iterator = iter(grain.MapDataset.range(start, stop).map(make).to_iter_dataset(options))
     try:
         yield from iterator
-    finally:  # also when the caller stops early or a record raises: no thread outlives the loop
+    finally:  # also when the caller stops early or a record raises: threads end with the batch in hand
         iterator.close()

@@ -11,7 +11,7 @@ A batch is the same with a leading axis `[B]`, plus `weight` float32 `[B]`, wher
 import dataclasses
 import importlib
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -93,7 +93,7 @@ def take(source: Source, indices: Sequence[int] | np.ndarray) -> Batch:
     return stack([_read(source, int(i)) for i in indices])
 
 
-def map_batch(function: Any, batch: Batch) -> Batch:
+def map_batch(function: Callable[[np.ndarray], np.ndarray], batch: Batch) -> Batch:
     """Applies `function` to every array of a batch."""
     return {k: map_batch(function, v) if isinstance(v, dict) else function(v) for k, v in batch.items()}
 

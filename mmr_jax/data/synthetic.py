@@ -14,32 +14,20 @@ Record i is a pure function of (seed, split, i); each modality draws from a stre
 one leaves the others untouched.
 """
 
-import dataclasses
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from mmr_jax.data import synthetic_media, synthetic_text
 from mmr_jax.data.source import Cached, Dataset, Record, Source, complete
+from mmr_jax.data.synthetic_media import Factors
 from mmr_jax.errors import UserError
 
 FORMS = 6
+Renderer = Callable[[np.random.Generator, Factors], tuple[np.ndarray, int]]  # -> array, valid length
 MAX_CLASSES = FORMS * len(synthetic_media.TIMBRES)
-
-
-@dataclasses.dataclass(frozen=True)
-class Factors:
-    """What an example is about; all modalities see it."""
-
-    label: int
-    form: int
-    tint: int
-    tints: int
-    tempo: int
-    direction: int
-    level: int
 
 
 def default_config() -> dict[str, Any]:
@@ -53,10 +41,10 @@ def default_config() -> dict[str, Any]:
         "val": 512,
         "test": 1024,
         "missing": 0.1,  # share of unlabelled examples that lack one modality
-        "audio_noise": 1.0,  # background noise and distractor tone, 0 = none
-        "audio_jitter": 1.0,  # spread of pitch and timbre within a class, 0 = none
-        "video_noise": 1.0,  # texture, clutter, pixel noise and faintness, 0 = none
-        "video_jitter": 1.0,  # spread of hue, outline, place and turn within a class, 0 = none
+        "audio_noise": 0.7,  # background noise and distractor tone, 0 = none
+        "audio_jitter": 0.7,  # spread of pitch and timbre within a class, 0 = none
+        "video_noise": 0.5,  # texture, clutter, pixel noise and faintness, 0 = none
+        "video_jitter": 0.5,  # spread of hue, outline, place and turn within a class, 0 = none
         "caption_names_class": 0.255,  # share of captions that name the class, as AudioSet's titles do
         "caption_hint": 0.35,  # share of the others that hold a word shared by several classes
         "caption_drop": 0.3,  # chance that the word of a hidden factor is left out
@@ -132,7 +120,7 @@ def _draw_factors(rng: np.random.Generator, label: int, classes: int) -> Factors
     return Factors(label, label % FORMS, label // FORMS, tints, tempo, direction, level)
 
 
-def _renderer(name: str, spec: Mapping[str, Any], config: Mapping[str, Any]) -> Any:
+def _renderer(name: str, spec: Mapping[str, Any], config: Mapping[str, Any]) -> Renderer:
     kind = spec["kind"]
     if kind == "spectrogram":
         return synthetic_media.AudioRenderer(spec, config)

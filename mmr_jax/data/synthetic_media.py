@@ -4,6 +4,7 @@ Rows are rendered singly, because a row's work fits the processor's cache and a 
 the result then cannot depend on the other rows of a batch. Noise is cut at random places from long banks.
 """
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 from typing import Any
@@ -35,6 +36,19 @@ _BANK = 1 << 19
 _TEXTURE = 256  # side of the bank of backgrounds, pixels
 
 
+@dataclasses.dataclass(frozen=True)
+class Factors:
+    """What an example is about; all modalities see it."""
+
+    label: int
+    form: int
+    tint: int
+    tints: int  # how many tints there are
+    tempo: int
+    direction: int
+    level: int
+
+
 class AudioRenderer:
     """int16 waveforms `[samples]`: a gliding, trembling tone over coloured noise with a distractor tone."""
 
@@ -47,7 +61,7 @@ class AudioRenderer:
         harmonics = np.arange(1, TIMBRES.shape[1] + 1)
         self._angles = 2 * np.pi * np.outer(harmonics, np.arange(_TABLE) / _TABLE)
 
-    def __call__(self, rng: np.random.Generator, factors: Any) -> tuple[np.ndarray, int]:
+    def __call__(self, rng: np.random.Generator, factors: Factors) -> tuple[np.ndarray, int]:
         u, g = rng.random(16), rng.standard_normal(4)
         seconds = self._samples / self._rate
         table = self._period(rng, factors)
@@ -61,7 +75,7 @@ class AudioRenderer:
         np.clip(wave, -1, 1, out=wave)
         return np.rint(wave * np.float32(32767)).astype(np.int16), self._samples
 
-    def _period(self, rng: np.random.Generator, factors: Any) -> np.ndarray:
+    def _period(self, rng: np.random.Generator, factors: Factors) -> np.ndarray:
         """One period `[_TABLE]` of the tone, unit energy."""
         weights = TIMBRES[factors.tint] * np.exp(0.5 * self._jitter * rng.standard_normal(TIMBRES.shape[1]))
         weights /= np.sqrt((weights * weights).sum())
@@ -108,7 +122,7 @@ class FrameRenderer:
         self._y = ((np.arange(self._height) + 0.5) / self._height).astype(np.float32)[None, :, None]
         self._x = ((np.arange(self._width) + 0.5) / self._width).astype(np.float32)[None, None, :]
 
-    def __call__(self, rng: np.random.Generator, factors: Any) -> tuple[np.ndarray, int]:
+    def __call__(self, rng: np.random.Generator, factors: Factors) -> tuple[np.ndarray, int]:
         u, g = rng.random(16), rng.standard_normal(8)
         frames = np.broadcast_to(self._background(rng, u[:2]), self._shape).copy()
         hue = (factors.tint + 0.3 * self._jitter * g[0]) / max(factors.tints, 2)
@@ -134,7 +148,7 @@ class FrameRenderer:
             ground[disc] += np.float32(min(0.4 * self._noise, 1.0)) * (_colour(hue) - ground[disc])
         return ground[None]
 
-    def _mask(self, factors: Any, u: np.ndarray, g: np.ndarray) -> np.ndarray:
+    def _mask(self, factors: Factors, u: np.ndarray, g: np.ndarray) -> np.ndarray:
         """Coverage float32 `[F, H, W]` of the moving shape; what leaves on one side returns on the other."""
         radius = _RADIUS[factors.level] * (1 + 0.06 * g[0])
         heading = np.pi / 2 * (1, 0, -1)[factors.direction] + 0.25 * g[1]

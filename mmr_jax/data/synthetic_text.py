@@ -1,4 +1,4 @@
-"""Captions of the synthetic world, and byte tokens."""
+"""Captions of the synthetic world."""
 
 import functools
 from collections.abc import Mapping
@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-PAD, BEGIN, END, FIRST_BYTE = 0, 1, 2, 3
+from mmr_jax.data.synthetic_media import Factors
+from mmr_jax.data.text import encode
 
 _TEMPO = (("slow", "lazy"), ("steady", "calm"), ("quick", "brisk"), ("rapid", "hasty"))
 _DIRECTION = (("rising", "upward"), ("level", "flat"), ("falling", "downward"))
@@ -33,24 +34,6 @@ _OPENERS = ("a", "the", "one", "hear", "see", "my", "")
 _FILLERS = ("today", "again", "here", "clip", "now", "take 2", "hd", "live", "", "", "")
 
 
-def encode_text(text: str, length: int) -> tuple[np.ndarray, int]:
-    """Byte tokens int32 `[length]` (begin, bytes + 3, end, padded with 0) and how many are valid.
-
-    A text that is too long loses its tail; the end token stays.
-    """
-    data = np.frombuffer(text.encode()[: length - 2], np.uint8)
-    tokens = np.full(length, PAD, np.int32)
-    tokens[0] = BEGIN
-    tokens[1 : len(data) + 1] = data.astype(np.int32) + FIRST_BYTE
-    tokens[len(data) + 1] = END
-    return tokens, len(data) + 2
-
-
-def decode_text(tokens: np.ndarray) -> str:
-    """The text of byte tokens `[length]`; the inverse of `encode_text`."""
-    return bytes(int(t) - FIRST_BYTE for t in tokens if t >= FIRST_BYTE).decode(errors="replace")
-
-
 @functools.cache
 def class_names(classes: int) -> tuple[str, ...]:
     """Made-up names, all different; the name of class c does not depend on how many classes there are."""
@@ -69,14 +52,14 @@ class CaptionRenderer:
     """Writes captions: the class by name, by a hint or not at all, and words for the hidden factors."""
 
     def __init__(self, spec: Mapping[str, Any], config: Mapping[str, Any]):
-        self._length = spec["length"]
+        self._spec = spec
         self._config = config
         self._names = class_names(config["classes"])
 
-    def __call__(self, rng: np.random.Generator, factors: Any) -> tuple[np.ndarray, int]:
-        return encode_text(self.caption(rng, factors), self._length)
+    def __call__(self, rng: np.random.Generator, factors: Factors) -> tuple[np.ndarray, int]:
+        return encode(self.caption(rng, factors), self._spec)
 
-    def caption(self, rng: np.random.Generator, factors: Any) -> str:
+    def caption(self, rng: np.random.Generator, factors: Factors) -> str:
         """The caption of one example."""
         u = rng.random(14).tolist()
         kept = [
@@ -92,7 +75,7 @@ class CaptionRenderer:
         words = [topic, *kept] if u[5] < 0.5 else [*kept, topic]
         return " ".join(filter(None, (_pick(_OPENERS, u[12]), *words, _pick(_FILLERS, u[13]))))
 
-    def _topic(self, factors: Any, u_kind: float, u_which: float, u_word: float) -> str:
+    def _topic(self, factors: Factors, u_kind: float, u_which: float, u_word: float) -> str:
         named = self._config["caption_names_class"]
         if u_kind < named:
             return self._names[factors.label]

@@ -63,4 +63,3 @@ def weighted_mean(values: jax.Array, weight: jax.Array) -> jax.Array:
     """sum(values * weight) / sum(weight) over examples, 0 when nothing has weight; padded values may be anything."""
     total = jnp.sum(jnp.where(weight > 0, values * weight, 0.0))
     return total / jnp.maximum(jnp.sum(weight), jnp.finfo(jnp.float32).tiny)
-

@@ -4,11 +4,7 @@ import contextlib
 import signal
 import threading
 
-EXIT_CODE = 75
-
-
-class Interrupted(Exception):
-    """The run was asked to stop and has saved; repeat the command to go on (exit code 75: requeue)."""
+from mmr_jax.errors import Interrupted
 
 
 class _Flag:

@@ -13,6 +13,7 @@ from ml_collections import FrozenConfigDict
 
 from mmr_jax.data.pipeline import train_iterator
 from mmr_jax.data.source import Source
+from mmr_jax.errors import Diverged
 from mmr_jax.objectives.base import Objective
 from mmr_jax.seeds import fold_seed
 from mmr_jax.train import interrupt, sharding
@@ -21,10 +22,6 @@ from mmr_jax.train.log import MetricLog, StageProgress
 from mmr_jax.train.step import Program, TrainState, make_program
 
 MAX_BAD_STEPS = 5
-
-
-class Diverged(Exception):
-    """Several steps in a row had a loss or gradient that is not finite (exit code 3)."""
 
 
 @dataclass
@@ -133,7 +130,11 @@ def _run(job, program, mesh, state, best, start, checkpoints, log, progress) -> 
             bad = _read(job, pending, bad, log, progress)
         pending = (step + 1, metrics)
         done = step + 1
-        if job.validate and recipe.validate_every and (done % recipe.validate_every == 0 or done == recipe.steps):
+        if (
+            job.validate
+            and recipe.validate_every
+            and (done % recipe.validate_every == 0 or done == recipe.steps)
+        ):
             best.offer(_averaged(state), job.validate(_averaged(state)), done)
         if interrupt.FLAG.raised or (recipe.checkpoint_every and done % recipe.checkpoint_every == 0):
             bad, pending = _read(job, pending, bad, log, progress), None

@@ -34,7 +34,9 @@ def make_mesh(sizes: Mapping[str, int], devices=None) -> Mesh:
     if shape.count(-1) == 1 and len(devices) % known == 0:
         shape[shape.index(-1)] = len(devices) // known
     if -1 in shape or np.prod(shape) != len(devices):
-        raise UserError(f"mesh {dict(sizes)} does not fit {len(devices)} devices: the product of the sizes must be that")
+        raise UserError(
+            f"mesh {dict(sizes)} does not fit {len(devices)} devices: the product of the sizes must be that"
+        )
     return Mesh(np.asarray(devices).reshape(shape), AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 

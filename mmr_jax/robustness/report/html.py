@@ -22,7 +22,7 @@ STYLE = """
 @media (prefers-color-scheme: dark) { :root { --ink: #e4e8ec; --soft: #9aa5b1; --line: #3a424b;
   --page: #14181c; --box: #1d2329; --strong: #8cc4ff; } }
 * { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 74rem; padding: 1.5rem 1rem 4rem;
+body { margin: 0 auto; max-width: 80rem; padding: 1.5rem 1rem 4rem;
   background: var(--page); color: var(--ink);
   font: 1rem/1.55 system-ui, "Segoe UI", Roboto, "Noto Sans", sans-serif;
   overflow-wrap: anywhere; -webkit-text-size-adjust: 100%; }
@@ -35,7 +35,7 @@ figcaption { font-weight: 600; margin-bottom: .4rem; }
 .note { color: var(--soft); font-size: .88rem; margin: .4rem 0 0; }
 .scroll { overflow-x: auto; border: 1px solid var(--line); border-radius: 6px; }
 table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums; min-width: 100%; }
-th, td { padding: .4rem .7rem; text-align: right; border-bottom: 1px solid var(--line);
+th, td { padding: .4rem .6rem; text-align: right; border-bottom: 1px solid var(--line);
   overflow-wrap: normal; }
 td { white-space: nowrap; }
 thead th { vertical-align: bottom; background: var(--box); font-weight: 600; }

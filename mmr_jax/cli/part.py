@@ -1,0 +1,21 @@
+"""A part of a study as a command, so that a cluster can run the parts apart."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmr_jax.cli import options
+
+
+def run_part(kinds: Sequence[str]) -> None:
+    """The stages of some kinds (narrowed by --only) and what they need, in a workdir of the same config."""
+    config, changes = options.given_config()
+    workdir = Path(options.require(options.WORKDIR.value, "workdir", "runs/quickstart"))
+    options.check_same_config(workdir, config)
+    from mmr_jax.study import Study
+    from mmr_jax.train import interrupt
+
+    study = Study(config, workdir)
+    study.dataset  # noqa: B018  bad data is refused before anything is written
+    options.write_config(workdir, config, changes)
+    with interrupt.handled():
+        study.run(kinds, options.ONLY.value)

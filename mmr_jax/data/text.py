@@ -1,0 +1,49 @@
+"""Text to token ids on the host: bytes, or hashed words. A tokenizer is a function of (text, modality config).
+
+Id 0 is padding, 1 begins and 2 ends a byte sequence; ids from 3 on carry the text.
+"""
+
+import re
+import zlib
+from collections.abc import Mapping
+
+import numpy as np
+
+from mmr_jax.errors import UserError, nearest
+
+PAD, BEGIN, END, FIRST = 0, 1, 2, 3
+
+
+def encode_bytes(text: str, spec: Mapping) -> tuple[np.ndarray, int]:
+    """Begin, UTF-8 bytes + 3, end. A text that is too long loses its tail; the end token stays."""
+    data = np.frombuffer(text.encode()[: spec["length"] - 2], np.uint8).astype(np.int32) + FIRST
+    return _padded([BEGIN, *data.tolist(), END], spec["length"])
+
+
+def encode_words(text: str, spec: Mapping) -> tuple[np.ndarray, int]:
+    """Lower-case words hashed (CRC-32) into the vocabulary: no file, no training, a few collisions."""
+    words = re.findall(r"\w+", text.lower())
+    ids = [FIRST + zlib.crc32(word.encode()) % (spec["vocab_size"] - FIRST) for word in words]
+    return _padded(ids[: spec["length"]] or [END], spec["length"])
+
+
+TOKENIZERS = {"byte": encode_bytes, "word": encode_words}
+
+
+def encode(text: str, spec: Mapping) -> tuple[np.ndarray, int]:
+    """`text` as int32 [spec["length"]] padded with 0, and how many ids are valid, by spec["tokenizer"]."""
+    name = spec.get("tokenizer", "byte")
+    if name not in TOKENIZERS:
+        raise UserError(f"unknown tokenizer {name!r}{nearest(name, TOKENIZERS)}")
+    return TOKENIZERS[name](text, spec)
+
+
+def decode_bytes(tokens: np.ndarray) -> str:
+    """The text of byte tokens; the inverse of `encode_bytes`."""
+    return bytes(int(t) - FIRST for t in tokens if t >= FIRST).decode(errors="replace")
+
+
+def _padded(ids: list[int], length: int) -> tuple[np.ndarray, int]:
+    tokens = np.full(length, PAD, np.int32)
+    tokens[: len(ids)] = ids
+    return tokens, len(ids)

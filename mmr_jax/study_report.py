@@ -1,0 +1,141 @@
+"""From the records of a study's stages to its report."""
+
+import importlib.metadata
+import platform
+from collections.abc import Mapping
+
+import jax
+
+from mmr_jax import __version__, methods
+from mmr_jax import config as configs
+from mmr_jax.errors import UserError
+from mmr_jax.robustness.intervals import wilson
+from mmr_jax.robustness.report import print_summary, write_report
+from mmr_jax.robustness.results import Predictions, Result, read_predictions
+from mmr_jax.study import Stage, Study
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+
+
+def report(study: Study, changes: Mapping) -> None:
+    """Write report/ in the workdir and print the table; every evaluation must be finished."""
+    evaluations = [s for s in study.stages() if s.kind == "evaluate"]
+    for stage in evaluations:
+        if not study.record(stage):
+            raise UserError(
+                f"{stage.name} is not finished in {study.workdir}: run mmr run (or mmr evaluate) first"
+            )
+    results = [r for stage in evaluations for r in _results(study, stage)]
+    meta = _meta(study, changes, evaluations)
+    written = write_report(study.workdir / "report", results, meta, _predictions(study, evaluations))
+    print_summary(results, meta, study.console)
+    study.console.print(f"report: {written['html']}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _results(study: Study, stage: Stage) -> list[Result]:
+    """One result per alpha of an evaluation stage, on the first test split."""
+    found: dict = {}
+    for row in study.record(stage)["scores"]:
+        if row["split"] != study.config.study.test_splits[0]:
+            continue
+        alpha = row["alpha"]
+        result = found.setdefault(alpha, Result(stage.method, {}, stage.seed, stage.pretrain, alpha))
+        result.scores.setdefault(row["train"], {})[row["eval"]] = row["score"]
+        result.counts.setdefault(row["train"], {})[row["eval"]] = row["n"]
+    return list(found.values())
+
+
+def _predictions(study: Study, evaluations: list[Stage]) -> list[Predictions] | None:
+    """The saved predictions on the widest pretraining, for the bootstrap; None without them."""
+    if not (study.config.study.save_predictions and study.config.study.bootstrap):
+        return None
+    widest = max((s.pretrain for s in evaluations), key=lambda name: name.count("+"))
+    folders = [study.path(s) / "predictions" for s in evaluations if s.pretrain == widest]
+    return [p for folder in folders for p in read_predictions(folder)]
+
+
+def _meta(study: Study, changes: Mapping, evaluations: list[Stage]) -> dict:
+    alphas = dict.fromkeys(methods.INTERPOLATED, study.config.wise_ft.alpha)
+    meta = {
+        "title": f"Robustness study: {study.config.name}",
+        "modalities": study.modalities,
+        "train_subsets": study.train_subsets,
+        "metric": study.metric,
+        "config": configs.flatten(study.config),
+        "config_diff": dict(changes),
+        "versions": versions(),
+        "stages": _timings(study),
+        "notes": [*study.dataset.notes, *_method_notes(study)],
+        "alpha": {m: a for m, a in alphas.items() if m in study.config.study.methods},
+        "accuracy_tables": _accuracy_tables(study, evaluations),
+    }
+    if study.metric == "top1":
+        meta["chance"] = 1.0 / len(study.dataset.class_names)
+    return meta
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides the numbers, and the device."""
+    found = {name: importlib.metadata.version(name) for name in PACKAGES}
+    device = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
+    return {"mmr_jax": __version__, "python": platform.python_version(), **found, "device": device}
+
+
+def _timings(study: Study) -> list[dict]:
+    records = [(stage, study.record(stage)) for stage in study.stages()]
+    return [
+        {"name": s.name, "seconds": r["seconds"] if r else None, "status": "done" if r else "not run"}
+        for s, r in records
+    ]
+
+
+def _method_notes(study: Study) -> list[str]:
+    """What a reader of the tables must know about how methods were run."""
+    full = "+".join(study.modalities)
+    notes = []
+    if {"masd", "masd_wise_ft"} & set(study.config.study.methods) and full in study.train_subsets:
+        notes.append(f"masd with M_T = {full} is plain fine-tuning: no modality is left for the student.")
+    if "modality_dropout" in study.config.study.methods:
+        notes.append(
+            "modality_dropout with a single modality is plain fine-tuning: there is nothing to drop."
+        )
+    if study.config.finetune.select == "best":
+        notes.append(
+            "Trained methods keep the step with the best validation score at M_E = M_T; test is never used."
+        )
+    return notes
+
+
+def _accuracy_tables(study: Study, evaluations: list[Stage]) -> list[dict]:
+    """Top-1 at M_E = M_T with Wilson intervals, a table per test split; the mean over seeds is taken first."""
+    if study.metric != "top1":
+        return []
+    tables = []
+    for split in study.config.study.test_splits:
+        rows = _matched_rows(study, evaluations, split)
+        title = f"Accuracy at M_E = M_T on {split}, with 95 % Wilson intervals over its examples"
+        columns = ["method", "modalities", "mean over seeds", "interval", "examples", "seeds"]
+        tables += [{"title": title, "columns": columns, "rows": rows}] if rows else []
+    return tables
+
+
+def _matched_rows(study: Study, evaluations: list[Stage], split: str) -> list[list]:
+    found: dict[tuple, list] = {}
+    for stage in evaluations:
+        for row in study.record(stage)["scores"]:
+            main = row["alpha"] in (None, study.config.wise_ft.alpha)
+            if row["split"] == split and row["train"] == row["eval"] and main:
+                found.setdefault((stage.pretrain, stage.method, row["train"]), []).append(
+                    (row["score"], row["n"])
+                )
+    rows = []
+    for (pretrain, method, train), scores in found.items():
+        name = (
+            method if len(study.config.pretrain.modalities) == 1 else f"{method} (pretrained on {pretrain})"
+        )
+        mean, n = sum(s for s, _ in scores) / len(scores), scores[0][1]
+        low, high = wilson(round(mean * n), n)
+        rows.append(
+            [name, train, f"{100 * mean:.1f} %", f"{100 * low:.1f} to {100 * high:.1f} %", n, len(scores)]
+        )
+    return rows
