@@ -18,9 +18,7 @@ METHODS = ("linear_probe", "finetune", "modality_dropout", "masd", "wise_ft", "m
 
 def spectrogram(**changes) -> dict:
     """A modality of kind spectrogram; defaults are McKinzie et al.'s audio (8 s at 16 kHz, 128 mels, 16 x 16)."""
-    defaults = dict(
-        kind="spectrogram", sample_rate=16000, samples=128000, frames=800, mels=128, patch_size=(16, 16)
-    )
+    defaults = dict(kind="spectrogram", sample_rate=16000, samples=128000, frames=800, mels=128, patch_size=(16, 16))
     front_end = dict(window_ms=25.0, hop_ms=10.0, window="hamming", mean=-5.0, std=4.0)
     augment = dict(time_mask=0, mel_mask=0, roll=0, noise=0.0)
     return _changed({**defaults, **front_end, "augment": augment}, changes, "spectrogram")
@@ -66,9 +64,7 @@ def optim(**changes) -> ConfigDict:
 def _recipe(steps: int, batch_size: int, lr: float, **more) -> ConfigDict:
     """A block that train/loop.py runs. The learning rate and all else of the optimiser are in `optim`."""
     cadence = dict(log_every=10, checkpoint_every=200, validate_every=0)
-    return ConfigDict(
-        dict(steps=steps, batch_size=batch_size, ema=0.0, optim=optim(lr=lr), **cadence, **more)
-    )
+    return ConfigDict(dict(steps=steps, batch_size=batch_size, ema=0.0, optim=optim(lr=lr), **cadence, **more))
 
 
 def base(data: str, modalities: Mapping[str, Mapping]) -> ConfigDict:
@@ -227,6 +223,4 @@ def _check_choices(config: ConfigDict) -> None:
     fields = flatten(config)
     for key, allowed in choices.items():
         if fields[key] not in allowed:
-            raise UserError(
-                f"{key} is {fields[key]!r}{nearest(str(fields[key]), allowed)}; choose from {allowed}"
-            )
+            raise UserError(f"{key} is {fields[key]!r}{nearest(str(fields[key]), allowed)}; choose from {allowed}")

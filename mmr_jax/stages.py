@@ -73,9 +73,7 @@ class _Embeddings:
 def probe(study, stage, directory: Path) -> dict:
     """Linear probes of every M_T on embeddings of the labelled set that are computed once."""
     params = load_params(study.path(stage.needs[0]) / "params", study.model.shapes())
-    evaluator = SubsetEvaluator(
-        study.model, study.train_subsets, study.config.study.eval_batch_size, study.mesh
-    )
+    evaluator = SubsetEvaluator(study.model, study.train_subsets, study.config.study.eval_batch_size, study.mesh)
     embeddings = _Embeddings(evaluator.embeddings(params, study.labelled(stage.seed)))
     objective = LinearProbe(len(study.train_subsets), study.model.dim, study.model.num_classes)
     heads, _ = objective.init(jax.random.key(0))
@@ -84,9 +82,7 @@ def probe(study, stage, directory: Path) -> dict:
         Job(stage.name, stage.seed, directory, objective, recipe, {"labelled": embeddings}, heads), study.mesh
     )
     trained = outcome.params["head"]
-    per_subset = {
-        s: {k: trained[k][i] for k in ("kernel", "bias")} for i, s in enumerate(study.train_subsets)
-    }
+    per_subset = {s: {k: trained[k][i] for k in ("kernel", "bias")} for i, s in enumerate(study.train_subsets)}
     save_params(directory / "heads", per_subset)
     return _facts(outcome)
 
@@ -129,24 +125,18 @@ def _validation(study, subset: str):
     evaluator = SubsetEvaluator(study.model, [subset], study.config.study.eval_batch_size, study.mesh)
 
     def score(params) -> float:
-        return cell_score(
-            _predictions(evaluator, params, study.dataset.splits["val"], train=subset), 0, study.metric
-        )
+        return cell_score(_predictions(evaluator, params, study.dataset.splits["val"], train=subset), 0, study.metric)
 
     return score
 
 
 def _predictions(evaluator: SubsetEvaluator, params, source, **names) -> Predictions:
-    return Predictions(
-        eval=list(evaluator.subsets), **{"method": "", **names}, **evaluator.logits(params, source)
-    )
+    return Predictions(eval=list(evaluator.subsets), **{"method": "", **names}, **evaluator.logits(params, source))
 
 
 def evaluate(study, stage, directory: Path) -> dict:
     """Scores of one method for every (M_T, M_E); of an interpolated one for every alpha."""
-    evaluator = SubsetEvaluator(
-        study.model, study.eval_subsets, study.config.study.eval_batch_size, study.mesh
-    )
+    evaluator = SubsetEvaluator(study.model, study.eval_subsets, study.config.study.eval_batch_size, study.mesh)
     rows = []
     for train_subset in study.train_subsets:
         ends = study.ends(stage, train_subset)

@@ -61,9 +61,7 @@ class Study:
         self.console = console or Console()
         self.modalities = sorted(config.modalities)
         self.eval_subsets = all_subsets(self.modalities)
-        self.train_subsets = [
-            subset_name(s.split("+")) for s in config.study.train_subsets
-        ] or self.eval_subsets
+        self.train_subsets = [subset_name(s.split("+")) for s in config.study.train_subsets] or self.eval_subsets
 
     @functools.cached_property
     def dataset(self) -> Dataset:
@@ -127,9 +125,7 @@ class Study:
     def _branch(self, seed: int, pretrain: str) -> list[Stage]:
         make = functools.partial(Stage, seed=seed, pretrain=pretrain)
         prefix = f"seed{seed}/{pretrain}"
-        first = make(
-            "pretrain", f"{prefix}/pretrain", run=stages.pretrain, settings=self._part("pretrain", "model")
-        )
+        first = make("pretrain", f"{prefix}/pretrain", run=stages.pretrain, settings=self._part("pretrain", "model"))
         probe = make(
             "train",
             f"{prefix}/probe",
@@ -156,9 +152,7 @@ class Study:
                     method=method,
                     train=train,
                 )
-        evaluated = [
-            self._evaluation(make, prefix, m, first, probe, trained) for m in self.config.study.methods
-        ]
+        evaluated = [self._evaluation(make, prefix, m, first, probe, trained) for m in self.config.study.methods]
         return [first, probe, *dict.fromkeys(trained.values()), *evaluated]
 
     def _evaluation(self, make, prefix, method, first, probe, trained) -> Stage:
@@ -232,9 +226,7 @@ class Study:
             facts = stage.run(self, stage, directory)
             seconds = time.monotonic() - begun
             finish(directory, {"name": stage.name, "seconds": round(seconds, 2), **facts})
-            self.console.print(
-                f"[{number}/{len(todo)}] {stage.name}: {seconds:.1f} s", markup=False, highlight=False
-            )
+            self.console.print(f"[{number}/{len(todo)}] {stage.name}: {seconds:.1f} s", markup=False, highlight=False)
 
 
 def load_trained(study: Study, stage: Stage) -> dict:

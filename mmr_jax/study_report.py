@@ -22,9 +22,7 @@ def report(study: Study, changes: Mapping) -> None:
     evaluations = [s for s in study.stages() if s.kind == "evaluate"]
     for stage in evaluations:
         if not study.record(stage):
-            raise UserError(
-                f"{stage.name} is not finished in {study.workdir}: run mmr run (or mmr evaluate) first"
-            )
+            raise UserError(f"{stage.name} is not finished in {study.workdir}: run mmr run (or mmr evaluate) first")
     results = [r for stage in evaluations for r in _results(study, stage)]
     meta = _meta(study, changes, evaluations)
     written = write_report(study.workdir / "report", results, meta, _predictions(study, evaluations))
@@ -96,13 +94,9 @@ def _method_notes(study: Study) -> list[str]:
     if {"masd", "masd_wise_ft"} & set(study.config.study.methods) and full in study.train_subsets:
         notes.append(f"masd with M_T = {full} is plain fine-tuning: no modality is left for the student.")
     if "modality_dropout" in study.config.study.methods:
-        notes.append(
-            "modality_dropout with a single modality is plain fine-tuning: there is nothing to drop."
-        )
+        notes.append("modality_dropout with a single modality is plain fine-tuning: there is nothing to drop.")
     if study.config.finetune.select == "best":
-        notes.append(
-            "Trained methods keep the step with the best validation score at M_E = M_T; test is never used."
-        )
+        notes.append("Trained methods keep the step with the best validation score at M_E = M_T; test is never used.")
     return notes
 
 
@@ -125,17 +119,11 @@ def _matched_rows(study: Study, evaluations: list[Stage], split: str) -> list[li
         for row in study.record(stage)["scores"]:
             main = row["alpha"] in (None, study.config.wise_ft.alpha)
             if row["split"] == split and row["train"] == row["eval"] and main:
-                found.setdefault((stage.pretrain, stage.method, row["train"]), []).append(
-                    (row["score"], row["n"])
-                )
+                found.setdefault((stage.pretrain, stage.method, row["train"]), []).append((row["score"], row["n"]))
     rows = []
     for (pretrain, method, train), scores in found.items():
-        name = (
-            method if len(study.config.pretrain.modalities) == 1 else f"{method} (pretrained on {pretrain})"
-        )
+        name = method if len(study.config.pretrain.modalities) == 1 else f"{method} (pretrained on {pretrain})"
         mean, n = sum(s for s, _ in scores) / len(scores), scores[0][1]
         low, high = wilson(round(mean * n), n)
-        rows.append(
-            [name, train, f"{100 * mean:.1f} %", f"{100 * low:.1f} to {100 * high:.1f} %", n, len(scores)]
-        )
+        rows.append([name, train, f"{100 * mean:.1f} %", f"{100 * low:.1f} to {100 * high:.1f} %", n, len(scores)])
     return rows

@@ -40,9 +40,7 @@ def main() -> None:
 
 def _usage() -> str:
     lines = [f"  {name:9s} {what}" for name, what in COMMANDS.items()]
-    return (
-        "usage: mmr <command> [flags]\n\n" + "\n".join(lines) + "\n\nflags of a command: mmr <command> --help"
-    )
+    return "usage: mmr <command> [flags]\n\n" + "\n".join(lines) + "\n\nflags of a command: mmr <command> --help"
 
 
 def _command(name: str):

@@ -20,9 +20,7 @@ def run() -> None:
         return _foreign(Path(SCORES.value))
     workdir = Path(options.require(options.WORKDIR.value, "workdir", "runs/quickstart"))
     if not (workdir / "config.json").exists():
-        raise UserError(
-            f"{workdir} holds no study (config.json is absent); run mmr run first, or give --scores"
-        )
+        raise UserError(f"{workdir} holds no study (config.json is absent); run mmr run first, or give --scores")
     from mmr_jax import config as configs
     from mmr_jax.study import Study
     from mmr_jax.study_report import report

@@ -24,10 +24,7 @@ from mmr_jax.seeds import fold_seed
 
 _KINDS = {"audio": "spectrogram", "image": "image"}
 _IMAGE = (28, 28, 1)
-_ORIGIN = (
-    "Free Spoken Digit Dataset (Z. Jackson and others, CC BY-SA 4.0) and "
-    "MNIST (Y. LeCun, C. Cortes, C. Burges)."
-)
+_ORIGIN = "Free Spoken Digit Dataset (Z. Jackson and others, CC BY-SA 4.0) and MNIST (Y. LeCun, C. Cortes, C. Burges)."
 _DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 _ORDER = ("unlabelled", "labelled", "val", "test")
 
@@ -141,9 +138,7 @@ def _raw_root(config: Mapping[str, Any]) -> Path:
 
 
 def _cache(config: Mapping[str, Any]) -> Path:
-    return (
-        Path(config["cache_dir"] or os.environ.get("MMR_CACHE") or "~/.cache/mmr_jax").expanduser().absolute()
-    )
+    return Path(config["cache_dir"] or os.environ.get("MMR_CACHE") or "~/.cache/mmr_jax").expanduser().absolute()
 
 
 def _notes(

@@ -12,9 +12,7 @@ from mmr_jax.data import avdigits_raw as raw
 from mmr_jax.errors import UserError
 
 FSDD_URL = "https://github.com/Jakobovski/free-spoken-digit-dataset/archive/refs/heads/master.tar.gz"
-FSDD_SHA256 = (
-    "45a9b976ba3397a2fd5c70a9f2e43c34f442a3a6be47392ecfc41174b678f37e"  # of sorted names and contents
-)
+FSDD_SHA256 = "45a9b976ba3397a2fd5c70a9f2e43c34f442a3a6be47392ecfc41174b678f37e"  # of sorted names and contents
 MNIST_URL = "https://storage.googleapis.com/cvdf-datasets/mnist"
 MNIST_SHA256 = {
     "train-images-idx3-ubyte.gz": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
@@ -43,9 +41,7 @@ def _fetch_file(url: str, path: Path, sha256: str) -> None:
         _fetch(url, part)
         found = hashlib.sha256(part.read_bytes()).hexdigest()
         if found != sha256:
-            raise UserError(
-                f"{url} has sha256 {found}, expected {sha256}: damaged on the way, or another file"
-            )
+            raise UserError(f"{url} has sha256 {found}, expected {sha256}: damaged on the way, or another file")
         os.replace(part, path)
 
 
@@ -66,9 +62,7 @@ def _fetch_recordings(target: Path) -> None:
         except (tarfile.TarError, EOFError, OSError) as error:
             raise UserError(f"{FSDD_URL} is no intact archive: {error}") from error
         if recordings_digest(clips) != FSDD_SHA256:
-            raise UserError(
-                f"{FSDD_URL} does not hold the {len(wanted)} recordings that this data set is made of"
-            )
+            raise UserError(f"{FSDD_URL} does not hold the {len(wanted)} recordings that this data set is made of")
         if not target.is_dir():  # else another process was faster
             os.rename(clips, target)
 
@@ -88,6 +82,5 @@ def _fetch(url: str, path: Path) -> None:
             shutil.copyfileobj(answer, file)
     except OSError as error:
         raise UserError(
-            f"cannot download {url}: {error}; without a network, put the files in a folder and set "
-            "--config.data.root"
+            f"cannot download {url}: {error}; without a network, put the files in a folder and set --config.data.root"
         ) from error

@@ -84,8 +84,7 @@ def read_wav(path: Path) -> np.ndarray:
         raise UserError(f"{path} is damaged or no wav file: {error or 'it ends too early'}") from error
     if shape != (1, 2, RATE):
         raise UserError(
-            f"{path} has {shape[0]} channels of {8 * shape[1]} bit at {shape[2]} Hz; "
-            f"needed: mono, 16 bit, {RATE} Hz"
+            f"{path} has {shape[0]} channels of {8 * shape[1]} bit at {shape[2]} Hz; needed: mono, 16 bit, {RATE} Hz"
         )
     if len(data) != 2 * frames:
         raise UserError(f"{path} is truncated: {len(data) // 2} of {frames} samples")
@@ -104,9 +103,7 @@ def read_idx(path: Path) -> np.ndarray:
     shape = struct.unpack(f">{data[3]}I", data[4:start])
     values = np.frombuffer(data, np.uint8, offset=start)
     if values.size != np.prod(shape):
-        raise UserError(
-            f"{path} holds {values.size} values; its header promises {' x '.join(map(str, shape))}"
-        )
+        raise UserError(f"{path} holds {values.size} values; its header promises {' x '.join(map(str, shape))}")
     return values.reshape(shape)
 
 
@@ -128,9 +125,7 @@ def read_pairs(root: Path) -> list[Pair]:
     for pair in pairs:
         known = labels[pair.image_set]
         if pair.image >= len(known) or known[pair.image] != pair.digit:
-            raise UserError(
-                f"{path}: {pair.name} is paired with {pair.image_set} image {pair.image}, no {pair.digit}"
-            )
+            raise UserError(f"{path}: {pair.name} is paired with {pair.image_set} image {pair.image}, no {pair.digit}")
     if len({(pair.image_set, pair.image) for pair in pairs}) != len(pairs):
         raise UserError(f"{path} pairs an image with two clips")
     return pairs
@@ -168,9 +163,7 @@ def _pairs_by_rule(labels: dict[str, np.ndarray]) -> list[Pair]:
         image_set = "test" if split == "test" else "train"
         images = free[image_set, int(digit)]
         if not images:
-            raise UserError(
-                f"MNIST's {image_set} set has too few images of {digit} to pair with FSDD's clips"
-            )
+            raise UserError(f"MNIST's {image_set} set has too few images of {digit} to pair with FSDD's clips")
         audio = f"{RECORDINGS}/{name}.wav"
         pairs.append(Pair(name, int(digit), speaker, int(index), split, audio, image_set, images.pop()))
     return pairs

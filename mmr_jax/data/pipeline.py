@@ -111,9 +111,7 @@ def _pad(batch: Batch, valid: int) -> Batch:
     return batch
 
 
-def _read_ahead(
-    make: Callable[[int], Batch], start: int, stop: int, threads: int, prefetch: int
-) -> Iterator[Batch]:
+def _read_ahead(make: Callable[[int], Batch], start: int, stop: int, threads: int, prefetch: int) -> Iterator[Batch]:
     if start >= stop:
         return
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(prefetch, threads))

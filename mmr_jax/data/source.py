@@ -64,9 +64,7 @@ def complete(data_config: Mapping[str, Any], defaults: Mapping[str, Any]) -> dic
     """`defaults` overlaid with `data_config`; a key that `defaults` lacks is a UserError."""
     for key in data_config:
         if key not in defaults:
-            raise UserError(
-                f"data.{key} is no option of data set {defaults['name']!r}{nearest(key, defaults)}"
-            )
+            raise UserError(f"data.{key} is no option of data set {defaults['name']!r}{nearest(key, defaults)}")
     return {key: data_config.get(key, value) for key, value in defaults.items()}
 
 

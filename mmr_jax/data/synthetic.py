@@ -77,9 +77,7 @@ def load(data_config: Mapping[str, Any], modalities_config: Mapping[str, Any]) -
 class SyntheticSource:
     """One split of the world; see `default_config` for the knobs."""
 
-    def __init__(
-        self, config: Mapping[str, Any], modalities: Mapping[str, Mapping[str, Any]], split: str, size: int
-    ):
+    def __init__(self, config: Mapping[str, Any], modalities: Mapping[str, Mapping[str, Any]], split: str, size: int):
         self._config = config
         self._size = size
         self._missing = config["missing"] if split == "unlabelled" else 0.0

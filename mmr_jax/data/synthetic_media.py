@@ -95,9 +95,7 @@ class AudioRenderer:
 
     def _background(self, u: np.ndarray, seconds: float) -> np.ndarray:
         """Coloured noise and one distractor tone."""
-        white, brown = (
-            bank[int(v * _BANK) :][: self._samples] for bank, v in zip(self._banks, u, strict=False)
-        )
+        white, brown = (bank[int(v * _BANK) :][: self._samples] for bank, v in zip(self._banks, u, strict=False))
         gain = 0.15 * self._noise * (0.6 + 0.8 * u[2])
         noise = white * np.float32(gain * u[3]) + brown * np.float32(gain * (1 - u[3]))
         hertz = 120 * 2 ** (4.5 * u[4])

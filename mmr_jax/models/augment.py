@@ -5,9 +5,7 @@ import jax.numpy as jnp
 from jax.scipy.ndimage import map_coordinates
 
 
-def image(
-    x: jax.Array, rng: jax.Array, *, shift: float = 0.0, rotate: float = 0.0, scale: float = 0.0
-) -> jax.Array:
+def image(x: jax.Array, rng: jax.Array, *, shift: float = 0.0, rotate: float = 0.0, scale: float = 0.0) -> jax.Array:
     """Random affine change of images float32 [B, H, W, C]: shift in pixels, rotate in degrees, scale as a share.
 
     Each of the three is the half-width of a uniform distribution around no change. Pixels from outside repeat the
@@ -17,9 +15,7 @@ def image(
     draws = jax.random.uniform(rng, (batch, 4), minval=-1.0, maxval=1.0)
     angle = jnp.deg2rad(rotate) * draws[:, 0]
     zoom = 1.0 + scale * draws[:, 1]
-    rows, cols = jnp.meshgrid(
-        jnp.arange(height) - (height - 1) / 2, jnp.arange(width) - (width - 1) / 2, indexing="ij"
-    )
+    rows, cols = jnp.meshgrid(jnp.arange(height) - (height - 1) / 2, jnp.arange(width) - (width - 1) / 2, indexing="ij")
 
     def warp(img, angle, zoom, move):
         r = (jnp.cos(angle) * rows - jnp.sin(angle) * cols) * zoom + move[0] + (height - 1) / 2
@@ -51,11 +47,6 @@ def spectrogram(
     if noise:
         x = x + noise * jax.random.normal(noise_key, x.shape)
     if roll:
-        x = jax.vmap(lambda a, n: jnp.roll(a, n, axis=0))(
-            x, jax.random.randint(roll_key, (batch,), -roll, roll + 1)
-        )
-    hidden = (
-        _band(time_key, batch, frames, time_mask)[:, :, None]
-        | _band(mel_key, batch, mels, mel_mask)[:, None, :]
-    )
+        x = jax.vmap(lambda a, n: jnp.roll(a, n, axis=0))(x, jax.random.randint(roll_key, (batch,), -roll, roll + 1))
+    hidden = _band(time_key, batch, frames, time_mask)[:, :, None] | _band(mel_key, batch, mels, mel_mask)[:, None, :]
     return jnp.where(hidden, 0.0, x)

@@ -36,9 +36,7 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array, causal: bo
     keep = mask[:, None, None, :]
     if causal:
         keep = keep & jnp.tri(q.shape[1], dtype=bool)
-    out = jax.nn.dot_product_attention(
-        q, k, v, mask=jnp.broadcast_to(keep, (q.shape[0], 1, q.shape[1], k.shape[1]))
-    )
+    out = jax.nn.dot_product_attention(q, k, v, mask=jnp.broadcast_to(keep, (q.shape[0], 1, q.shape[1], k.shape[1])))
     return jnp.where(jnp.any(keep, axis=-1)[:, 0, :, None, None], out, 0)
 
 
@@ -110,9 +108,7 @@ class Stack(nnx.Module):
         blocks = [nnx.split(Block(cfg, streams, rngs)) for _ in range(depth)]
         self.depth, self.scan = depth, scan
         if depth:
-            self.layers = nnx.merge(
-                blocks[0][0], jax.tree.map(lambda *x: jnp.stack(x), *[s for _, s in blocks])
-            )
+            self.layers = nnx.merge(blocks[0][0], jax.tree.map(lambda *x: jnp.stack(x), *[s for _, s in blocks]))
 
     def __call__(self, x: jax.Array, mask: jax.Array, stream: str) -> jax.Array:
         """tokens [B, T, D], mask bool [B, T] -> tokens [B, T, D]."""

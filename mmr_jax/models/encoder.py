@@ -85,9 +85,7 @@ def encoder_config(cfg, modalities: Sequence[str]) -> EncoderConfig:
     if unknown:
         raise UserError(f"model.overrides: unknown modality {unknown[0]!r}{nearest(unknown[0], modalities)}")
     if cfg.overrides and adapter_depth < tower.depth:
-        raise UserError(
-            "model.overrides needs separate encoders: set model.adapter_depth to the depth (or -1)"
-        )
+        raise UserError("model.overrides needs separate encoders: set model.adapter_depth to the depth (or -1)")
     towers = {}
     for name, changes in cfg.overrides.items():
         merged = type(cfg)({**cfg, "size": "", **_numbers(tower), **changes})
@@ -127,11 +125,7 @@ class MultimodalEncoder(nnx.Module):
         shared_depth = cfg.tower.depth - cfg.adapter_depth
         owned_depth = {m: t.depth - shared_depth for m, t in towers.items()}
         self.owned = nnx.Dict(
-            {
-                m: Stack(t.block, owned_depth[m], [m], cfg.scan, rngs)
-                for m, t in towers.items()
-                if owned_depth[m]
-            }
+            {m: Stack(t.block, owned_depth[m], [m], cfg.scan, rngs) for m, t in towers.items() if owned_depth[m]}
         )
         self.has_shared = bool(shared_depth)
         self.one_norm = cfg.stream_norms == "shared" and self.has_shared
@@ -161,15 +155,9 @@ class MultimodalEncoder(nnx.Module):
 
     def _pooling(self, name: str) -> TowerConfig:
         """The joint stream has a class token per modality inside it, so it always takes the mean."""
-        return (
-            replace(self.cfg.tower, class_token=False, pool="mean")
-            if name == JOINT
-            else self.cfg.for_modality(name)
-        )
+        return replace(self.cfg.tower, class_token=False, pool="mean") if name == JOINT else self.cfg.for_modality(name)
 
-    def joint(
-        self, owned: Mapping[str, tuple[jax.Array, jax.Array]], select: Mapping[str, jax.Array]
-    ) -> Encoded:
+    def joint(self, owned: Mapping[str, tuple[jax.Array, jax.Array]], select: Mapping[str, jax.Array]) -> Encoded:
         """One stream over the tokens of all modalities in `owned`; `select` bool [B] per modality hides the others."""
         names = sorted(owned)
         tokens = jnp.concatenate([owned[m][0] for m in names], axis=1)

@@ -34,9 +34,7 @@ class Projection(nnx.Module):
             self.hidden = nnx.Linear(width, dim, use_bias=False, kernel_init=init, rngs=rngs)
             self.hidden_norm = nnx.LayerNorm(dim, rngs=rngs)
             self.out_norm = nnx.LayerNorm(dim, rngs=rngs)
-        self.out = nnx.Linear(
-            dim if kind == "mlp" else width, dim, use_bias=False, kernel_init=init, rngs=rngs
-        )
+        self.out = nnx.Linear(dim if kind == "mlp" else width, dim, use_bias=False, kernel_init=init, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[B, width] -> [B, dim]."""
@@ -64,18 +62,14 @@ class MultimodalModel(nnx.Module):
         self.joint, self.normalize = encoder.joint, cfg.normalize
         sizes = {projection.dim} if self.projected and not self.joint else set(widths.values())
         if len(sizes) > 1:
-            raise UserError(
-                "model: towers of unequal width can be averaged only with model.embedding='projected'"
-            )
+            raise UserError("model: towers of unequal width can be averaged only with model.embedding='projected'")
         self.dim = sizes.pop()
         self.head = nnx.Linear(self.dim, num_classes, kernel_init=nnx.initializers.zeros, rngs=rngs)
 
     def _project(self, name: str, pooled: jax.Array) -> jax.Array:
         return self.projections[name](pooled) if hasattr(self, "projections") else pooled
 
-    def contrastive(
-        self, inputs: Mapping, length: Mapping, rng: jax.Array | None = None
-    ) -> dict[str, jax.Array]:
+    def contrastive(self, inputs: Mapping, length: Mapping, rng: jax.Array | None = None) -> dict[str, jax.Array]:
         """Per modality the projected embedding float32 [B, dim], not normalised."""
         owned = self.encoder.tokens(inputs, length, rng)
         return {m: self._project(m, self.encoder.stream(m, *owned[m]).pooled) for m in owned}
@@ -101,9 +95,7 @@ class MultimodalModel(nnx.Module):
         if self.joint:
             return self._scaled(self.encoder.joint(parts, select).pooled)
         names = sorted(parts)
-        return masked_mean(
-            jnp.stack([parts[m] for m in names], axis=1), jnp.stack([select[m] for m in names], axis=1)
-        )
+        return masked_mean(jnp.stack([parts[m] for m in names], axis=1), jnp.stack([select[m] for m in names], axis=1))
 
     def classify(self, fused: jax.Array) -> jax.Array:
         """Fused embedding [.., D] -> float32 logits [.., C]."""
@@ -132,9 +124,7 @@ class Model(Functional):
     def __init__(self, cfg: FrozenConfigDict, modalities: FrozenConfigDict, num_classes: int):
         reserved = {JOINT, ALL} & set(modalities)
         if reserved:
-            raise UserError(
-                f"a modality cannot be called {reserved.pop()!r}: the name is reserved; rename it"
-            )
+            raise UserError(f"a modality cannot be called {reserved.pop()!r}: the name is reserved; rename it")
         super().__init__(lambda rngs: MultimodalModel(cfg, modalities, num_classes, rngs))
         module = self.bind(self.shapes())
         self.names, self.dim, self.num_classes = module.modalities, module.dim, num_classes

@@ -25,9 +25,7 @@ def patchify(x: jax.Array, patch: tuple[int, ...]) -> jax.Array:
 
 def _grid(name: str, shape: tuple[int, ...], patch: tuple[int, ...]) -> tuple[int, ...]:
     if len(shape) != len(patch) or any(n % p for n, p in zip(shape, patch, strict=True)):
-        raise UserError(
-            f"modality {name!r}: size {shape} is not divisible by patch_size {patch}; change one of them"
-        )
+        raise UserError(f"modality {name!r}: size {shape} is not divisible by patch_size {patch}; change one of them")
     return tuple(n // p for n, p in zip(shape, patch, strict=True))
 
 
@@ -49,13 +47,9 @@ class Tokenizer(nnx.Module):
         self.dtype = dtype
 
     def embedding(self, width: int, dtype, rngs: nnx.Rngs) -> nnx.Module:
-        return nnx.Linear(
-            self.patch_dim, width, dtype=dtype, kernel_init=nnx.initializers.xavier_uniform(), rngs=rngs
-        )
+        return nnx.Linear(self.patch_dim, width, dtype=dtype, kernel_init=nnx.initializers.xavier_uniform(), rngs=rngs)
 
-    def __call__(
-        self, raw: jax.Array, length: jax.Array, rng: jax.Array | None
-    ) -> tuple[jax.Array, jax.Array]:
+    def __call__(self, raw: jax.Array, length: jax.Array, rng: jax.Array | None) -> tuple[jax.Array, jax.Array]:
         """raw [B, ...], length int32 [B] (valid units, 0 = absent) -> tokens [B, T, D], mask bool [B, T].
 
         `rng` (training only) switches the configured augmentation on.

@@ -32,8 +32,6 @@ class LinearProbe(Objective):
         batch, head = batches["labelled"], params["head"]
         logits = jnp.einsum("bsd,sdc->sbc", batch["inputs"]["fused"], head["kernel"]) + head["bias"][:, None]
         weight = jnp.where(batch["present"]["fused"].T, batch["weight"], 0.0)
-        losses = jax.vmap(lambda z, w: weighted_mean(classification_loss(z, batch["label"]), w))(
-            logits, weight
-        )
+        losses = jax.vmap(lambda z, w: weighted_mean(classification_loss(z, batch["label"]), w))(logits, weight)
         # a sum, not a mean: each head's gradient is that of a probe trained on its own
         return jnp.sum(losses), ({"task_loss": jnp.mean(losses)}, extra)

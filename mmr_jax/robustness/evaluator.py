@@ -15,9 +15,7 @@ from mmr_jax.robustness.subsets import subset_masks
 from mmr_jax.train import sharding
 
 
-def fused_embeddings(
-    model: Model, params: dict, batch: Mapping, masks: jax.Array
-) -> tuple[jax.Array, jax.Array]:
+def fused_embeddings(model: Model, params: dict, batch: Mapping, masks: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Embeddings of every subset: masks bool [S, M] (columns in the order of model.names) ->
     (float32 [S, B, D], valid bool [S, B]).
 
@@ -31,9 +29,7 @@ def fused_embeddings(
     there = jnp.stack([present[m] for m in model.names], axis=1)
     select = masks[:, None, :] & there[None]
     if model.joint:
-        fused = jax.lax.map(
-            lambda s: module.fuse(parts, {m: s[:, i] for i, m in enumerate(model.names)}), select
-        )
+        fused = jax.lax.map(lambda s: module.fuse(parts, {m: s[:, i] for i, m in enumerate(model.names)}), select)
     else:
         fused = masked_mean(jnp.stack([parts[m] for m in model.names], axis=1)[None], select)
     return fused, jnp.any(select, axis=-1)

@@ -36,13 +36,8 @@ def _check_equal_trees(a, b) -> None:
             side = "finetuned" if path in left else "anchor"
             raise ValueError(f"wise_ft: {name} is only in {side}; both must have the same tree")
         for what in ("shape", "dtype"):
-            x, y = (
-                getattr(np.asarray(t[path]) if what == "shape" else t[path], what, None)
-                for t in (left, right)
-            )
+            x, y = (getattr(np.asarray(t[path]) if what == "shape" else t[path], what, None) for t in (left, right))
             if x != y:
                 raise ValueError(f"wise_ft: {name} has {what} {x} in finetuned and {y} in anchor")
     if jax.tree.structure(a) != jax.tree.structure(b):
-        raise ValueError(
-            "wise_ft: the containers of finetuned and anchor differ; both must have the same tree"
-        )
+        raise ValueError("wise_ft: the containers of finetuned and anchor differ; both must have the same tree")

@@ -112,9 +112,7 @@ def _top1_scorer(files: list[Predictions], columns: list[str]) -> Callable:
 
     def score(weights: np.ndarray) -> np.ndarray:
         with np.errstate(invalid="ignore"):  # no valid example drawn: NaN, left out of the quantiles
-            return ((weights @ right.reshape(-1, n).T) / (weights @ valid.reshape(-1, n).T)).reshape(
-                -1, *shape
-            )
+            return ((weights @ right.reshape(-1, n).T) / (weights @ valid.reshape(-1, n).T)).reshape(-1, *shape)
 
     return score
 

@@ -131,9 +131,7 @@ def chance_corrected(value: float, chance: float) -> float:
 def _summary(matrix, mask, rows, evaluated) -> SliceSummary:
     performance, robustness = per_training_set(matrix, mask)
     used = [row for row, line in zip(rows, mask, strict=True) if line.any()]
-    cells = [
-        [name for name, inside in zip(evaluated, line, strict=True) if inside] for line in mask if line.any()
-    ]
+    cells = [[name for name, inside in zip(evaluated, line, strict=True) if inside] for line in mask if line.any()]
     return SliceSummary(
         *map(float, over_training_sets(performance, robustness)),
         performance_of=dict(zip(used, performance.tolist(), strict=True)),

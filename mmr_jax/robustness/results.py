@@ -85,9 +85,7 @@ def check_complete(
             for evaluated in subsets:
                 if evaluated not in result.scores.get(train, {}):
                     cell = f"scores[{train!r}][{evaluated!r}] is missing"
-                    raise UserError(
-                        f"{result.method!r}, seed {result.seed}: {cell}; modalities: {modalities}"
-                    )
+                    raise UserError(f"{result.method!r}, seed {result.seed}: {cell}; modalities: {modalities}")
 
 
 def read_matrix_csv(
@@ -177,9 +175,7 @@ def to_results(predictions: Iterable[Predictions], metric: str) -> list[Result]:
         key = (one.method, one.seed, one.pretrain, one.alpha)
         result = found.setdefault(key, Result(one.method, {}, one.seed, one.pretrain, one.alpha))
         if one.train in result.scores:
-            raise UserError(
-                f"{one.method!r}, seed {one.seed}: predictions for train {one.train!r} come twice"
-            )
+            raise UserError(f"{one.method!r}, seed {one.seed}: predictions for train {one.train!r} come twice")
         rows = range(len(one.eval))
         result.scores[one.train] = {one.eval[row]: cell_score(one, row, metric) for row in rows}
         result.counts[one.train] = {one.eval[row]: int(one.valid[row].sum()) for row in rows}
@@ -204,9 +200,7 @@ def load(
     predictions = read_predictions(path)
     metric = metric or ("map" if predictions[0].labels.ndim == 2 else "top1")
     results = to_results(predictions, metric)
-    check_complete(
-        results, modalities or modalities_of(e for p in predictions for e in p.eval), train_subsets
-    )
+    check_complete(results, modalities or modalities_of(e for p in predictions for e in p.eval), train_subsets)
     return results, predictions
 
 

@@ -16,13 +16,9 @@ def hits(scores: np.ndarray, labels: np.ndarray, k: int = 1) -> np.ndarray:
     _check_scores(scores)
     if labels.ndim != 1 or labels.shape[0] != scores.shape[-2] or labels.dtype.kind not in "iu":
         found = f"{labels.dtype} of shape {labels.shape}"
-        raise UserError(
-            f"labels are {found}; one integer for each of {scores.shape[-2]} examples is expected"
-        )
+        raise UserError(f"labels are {found}; one integer for each of {scores.shape[-2]} examples is expected")
     if labels.size and not (labels.min() >= 0 and labels.max() < scores.shape[-1]):
-        raise UserError(
-            f"labels span {labels.min()}..{labels.max()}, but there are {scores.shape[-1]} classes"
-        )
+        raise UserError(f"labels span {labels.min()}..{labels.max()}, but there are {scores.shape[-1]} classes")
     index = np.broadcast_to(labels[:, None], (*scores.shape[:-1], 1))
     true = np.take_along_axis(scores, index, axis=-1)
     earlier = np.arange(scores.shape[-1]) < index
@@ -109,9 +105,7 @@ def retrieval_ranks(similarity: np.ndarray, ties: str = "worst") -> np.ndarray:
     raise UserError(f"ties is {ties!r}; 'best' or 'worst' is expected")
 
 
-def retrieval(
-    similarity: np.ndarray, ks: tuple[int, ...] = (1, 5, 10), ties: str = "worst"
-) -> dict[str, float]:
+def retrieval(similarity: np.ndarray, ks: tuple[int, ...] = (1, 5, 10), ties: str = "worst") -> dict[str, float]:
     """R@k as fractions under "R1", "R5", .. and "median_rank", for rows as queries."""
     ranks = retrieval_ranks(similarity, ties)
     recall = {f"R{k}": float((ranks <= k).mean()) for k in ks}

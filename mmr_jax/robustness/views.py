@@ -49,9 +49,7 @@ def table_alpha(method: str, alphas: Sequence[float | None], chosen: Mapping[str
         for alpha in alphas:
             if alpha is not None and math.isclose(alpha, chosen[method], abs_tol=1e-9):
                 return alpha
-        raise UserError(
-            f"{method!r} has no result with the chosen alpha {chosen[method]}; there are {alphas}"
-        )
+        raise UserError(f"{method!r} has no result with the chosen alpha {chosen[method]}; there are {alphas}")
     if None in alphas:
         return None
     below = [alpha for alpha in alphas if alpha < 1]
@@ -90,9 +88,7 @@ def summaries(
     found: dict[str, dict[int, dict[str, SliceSummary]]] = {}
     for r in results:
         if r.seed in found.setdefault(r.method, {}):
-            raise UserError(
-                f"{r.method!r}, seed {r.seed}: two results with pretrain {r.pretrain!r}, alpha {r.alpha}"
-            )
+            raise UserError(f"{r.method!r}, seed {r.seed}: two results with pretrain {r.pretrain!r}, alpha {r.alpha}")
         try:
             found[r.method][r.seed] = analyse(r.scores, modalities, train_subsets, include_full)
         except UserError as error:
@@ -174,9 +170,7 @@ def best_eval(results: Sequence[Result]) -> dict[str, dict[str, tuple[str, Stat]
     for method, rows in mean_matrix(results).items():
         for train, row in rows.items():
             order = sorted(row, key=lambda name: (name.count("+"), name))
-            view.setdefault(method, {})[train] = max(
-                ((e, row[e]) for e in order), key=lambda pair: pair[1].mean
-            )
+            view.setdefault(method, {})[train] = max(((e, row[e]) for e in order), key=lambda pair: pair[1].mean)
     return view
 
 
@@ -237,16 +231,13 @@ def _paired(found, baseline: str, combine: Callable[[float, float], float]) -> T
         # No seed in common: compare the means; how they vary together is unknown, hence no deviation.
         ours, theirs = (_over_seeds(list(side.values()), _four) for side in (seeds, base))
         table[method] = {
-            name: {key: stat([combine(ours[name][key].mean, theirs[name][key].mean)]) for key in KEYS}
-            for name in ours
+            name: {key: stat([combine(ours[name][key].mean, theirs[name][key].mean)]) for key in KEYS} for name in ours
         }
     return table
 
 
 def _combine(run: Mapping, base: Mapping, combine: Callable[[float, float], float]) -> dict:
-    return {
-        name: {key: combine(run[name].four()[key], base[name].four()[key]) for key in KEYS} for name in run
-    }
+    return {name: {key: combine(run[name].four()[key], base[name].four()[key]) for key in KEYS} for name in run}
 
 
 def _grouped(results: Sequence[Result], group_of: Callable) -> dict[str, dict[int, Stat]]:

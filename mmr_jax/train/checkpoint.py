@@ -26,9 +26,7 @@ class Checkpoints:
     def save(self, step: int, state: dict) -> None:
         """Write `state` (a pytree) as step `step`; returns when it is on disk. Re-saving a step is an error."""
         if not self._manager.save(step, args=ocp.args.StandardSave(state)):
-            raise RuntimeError(
-                f"checkpoint {step} was not written to {self._directory}: a later one is there"
-            )
+            raise RuntimeError(f"checkpoint {step} was not written to {self._directory}: a later one is there")
         self._manager.wait_until_finished()
 
     def restore(self, target: dict) -> tuple[int, dict] | None:
@@ -59,15 +57,9 @@ def load_params(path: Path, like: dict | None = None) -> dict:
     if not path.is_dir():
         raise UserError(f"{path} is absent: run the stage that writes it first (mmr run does all in order)")
     with ocp.PyTreeCheckpointer() as checkpointer:
-        params = checkpointer.restore(
-            path, ocp.args.PyTreeRestore(restore_args=_as_numpy(checkpointer, path))
-        )
-    if like is not None and jax.tree.map(lambda a: tuple(a.shape), like) != jax.tree.map(
-        lambda a: a.shape, params
-    ):
-        raise UserError(
-            f"{path} holds another model than the config builds: delete it or take the config it came from"
-        )
+        params = checkpointer.restore(path, ocp.args.PyTreeRestore(restore_args=_as_numpy(checkpointer, path)))
+    if like is not None and jax.tree.map(lambda a: tuple(a.shape), like) != jax.tree.map(lambda a: a.shape, params):
+        raise UserError(f"{path} holds another model than the config builds: delete it or take the config it came from")
     return params
 
 

@@ -72,9 +72,7 @@ class StageProgress:
                 MofNCompleteColumn(),
                 TimeRemainingColumn(),
             )
-            self.bar = Progress(
-                *columns, TextColumn("{task.fields[note]}"), console=self.console, transient=True
-            )
+            self.bar = Progress(*columns, TextColumn("{task.fields[note]}"), console=self.console, transient=True)
             self.task = self.bar.add_task(name, total=total, completed=start, note="")
             self.bar.start()
 
@@ -86,9 +84,7 @@ class StageProgress:
             self.said = time.monotonic()
             left = (self.total - step) * (self.said - self.begun) / max(step - self.start, 1)
             note = self._note(step, loss)
-            self.console.print(
-                f"{self.name}: {step}/{self.total}, {note}, {left:.0f} s left", highlight=False
-            )
+            self.console.print(f"{self.name}: {step}/{self.total}, {note}, {left:.0f} s left", highlight=False)
 
     def _note(self, step: int, loss: float) -> str:
         seconds = max(time.monotonic() - self.begun, 1e-9)

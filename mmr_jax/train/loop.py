@@ -130,11 +130,7 @@ def _run(job, program, mesh, state, best, start, checkpoints, log, progress) -> 
             bad = _read(job, pending, bad, log, progress)
         pending = (step + 1, metrics)
         done = step + 1
-        if (
-            job.validate
-            and recipe.validate_every
-            and (done % recipe.validate_every == 0 or done == recipe.steps)
-        ):
+        if job.validate and recipe.validate_every and (done % recipe.validate_every == 0 or done == recipe.steps):
             best.offer(_averaged(state), job.validate(_averaged(state)), done)
         if interrupt.FLAG.raised or (recipe.checkpoint_every and done % recipe.checkpoint_every == 0):
             bad, pending = _read(job, pending, bad, log, progress), None

@@ -60,9 +60,7 @@ def make_optimizer(cfg: FrozenConfigDict, steps: int) -> optax.GradientTransform
 
     Decay acts on kernels and embedding tables, not on biases, norms, positions or tokens.
     """
-    decay = optax.add_decayed_weights(
-        cfg.weight_decay, mask=lambda p: _by_path(p, lambda s: bool(_DECAYED.search(s)))
-    )
+    decay = optax.add_decayed_weights(cfg.weight_decay, mask=lambda p: _by_path(p, lambda s: bool(_DECAYED.search(s))))
     adam = optax.scale_by_adam(b1=cfg.b1, b2=cfg.b2, eps=cfg.eps)
     bodies = {"adamw": [adam, decay], "adam_l2": [decay, adam], "sgd": [decay, optax.trace(cfg.b1)]}
     if cfg.name not in bodies:

@@ -40,9 +40,7 @@ def _start(params, extra, objective, optimizer, ema) -> TrainState:
 
 def _step(state, batches, key, objective, optimizer, ema) -> tuple[TrainState, dict]:
     rng = jax.random.fold_in(key, state.step)
-    (loss, (metrics, extra)), grads = objective.value_and_grad(
-        state.params, state.extra["objective"], batches, rng
-    )
+    (loss, (metrics, extra)), grads = objective.value_and_grad(state.params, state.extra["objective"], batches, rng)
     trained, frozen = tree.partition(state.params, objective.trains)
     updates, opt_state = optimizer.update(grads, state.opt_state, trained)
     params = tree.merge(optax.apply_updates(trained, updates), frozen)
@@ -58,9 +56,7 @@ def _step(state, batches, key, objective, optimizer, ema) -> tuple[TrainState, d
 
 
 @functools.lru_cache(maxsize=128)
-def make_program(
-    objective: Objective, optim: FrozenConfigDict, steps: int, ema: float, mesh: Mesh
-) -> Program:
+def make_program(objective: Objective, optim: FrozenConfigDict, steps: int, ema: float, mesh: Mesh) -> Program:
     """Compile-ready functions of a stage. Equal arguments give the same program: seeds share one compilation.
 
     A step whose loss or gradient is not finite keeps parameters, moments and extra as they were and only counts on.

@@ -89,9 +89,7 @@ def test_splits_of_the_official_rule(fake, cache):
     assert data.class_names[3] == "three" and data.metric == "top1" and not data.multilabel
     labelled = everything(data.splits["labelled"])
     assert (np.bincount(labelled["label"]) == 30).all() and all(p.all() for p in labelled["present"].values())
-    images = [
-        everything(data.splits[s])["inputs"]["image"] for s in ("unlabelled", "labelled", "val", "test")
-    ]
+    images = [everything(data.splits[s])["inputs"]["image"] for s in ("unlabelled", "labelled", "val", "test")]
     flat = np.concatenate([i.reshape(len(i), -1) for i in images])
     assert len(np.unique(flat, axis=0)) == 3000  # no image stands in two pairs
 
@@ -135,9 +133,7 @@ def test_audio_is_cut_and_padded(fake, cache):
     spec = {"audio": {**MODALITIES["audio"], "samples": 5}}
     batch = everything(load(fake, cache, modalities=spec).splits["test"])
     assert batch["inputs"]["audio"].shape == (300, 5) and batch["inputs"]["audio"].dtype == np.int16
-    np.testing.assert_array_equal(
-        batch["length"]["audio"], np.minimum(2 + batch["inputs"]["audio"][:, 0] % 7, 5)
-    )
+    np.testing.assert_array_equal(batch["length"]["audio"], np.minimum(2 + batch["inputs"]["audio"][:, 0] % 7, 5))
 
 
 def test_building_at_the_same_time_is_safe(fake, tmp_path):
@@ -334,9 +330,7 @@ def test_real_values_equal_the_raw_files(cache):
             assert batch["length"]["audio"][row] == len(sound) and batch["label"][row] == pair.digit
             np.testing.assert_array_equal(batch["inputs"]["audio"][row, : len(sound)], sound)
             assert not batch["inputs"]["audio"][row, len(sound) :].any()
-            np.testing.assert_array_equal(
-                batch["inputs"]["image"][row, ..., 0], images[pair.image_set][pair.image]
-            )
+            np.testing.assert_array_equal(batch["inputs"]["image"][row, ..., 0], images[pair.image_set][pair.image])
 
 
 @needs_real
@@ -348,10 +342,7 @@ def test_real_splits_do_not_overlap():
     contents = {p.split: set() for p in pairs}
     for p in pairs:
         contents[p.split].add((REAL / p.audio).read_bytes())
-    assert (
-        not contents["test"] & (contents["train"] | contents["val"])
-        and not contents["train"] & contents["val"]
-    )
+    assert not contents["test"] & (contents["train"] | contents["val"]) and not contents["train"] & contents["val"]
 
 
 @needs_real

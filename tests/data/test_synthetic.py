@@ -35,9 +35,7 @@ def captions(source, size):
 def test_records_have_the_configured_shapes():
     data = dataset(unlabelled=40)
     assert data.modalities == ("audio", "video", "text") and len(data.class_names) == 24
-    assert {s: len(v) for s, v in data.splits.items()} == dict(
-        unlabelled=40, labelled=512, val=512, test=1024
-    )
+    assert {s: len(v) for s, v in data.splits.items()} == dict(unlabelled=40, labelled=512, val=512, test=1024)
     record = synthetic.SyntheticSource(synthetic.default_config(), MODALITIES, "test", 10)[3]
     assert record["inputs"]["audio"].shape == (10240,) and record["inputs"]["audio"].dtype == np.int16
     assert record["inputs"]["video"].shape == (4, 32, 32, 3) and record["inputs"]["video"].dtype == np.uint8

@@ -43,9 +43,7 @@ def test_replicates_equal_resampling_by_hand(metric):
     """Every replicate, seeds averaged, equals scoring copies of the drawn examples."""
     valid = np.random.default_rng(5).uniform(size=(3, 40)) < 0.8
     multi = metric == "map"
-    files = [
-        p for m, s in (("a", 0.2), ("b", 1.0)) for seed in (0, 1) for p in made(m, s, seed, 40, multi, valid)
-    ]
+    files = [p for m, s in (("a", 0.2), ("b", 1.0)) for seed in (0, 1) for p in made(m, s, seed, 40, multi, valid)]
     found = paired_bootstrap(files, "a", MODALITIES, metric, replicates=8, seed=3)
     differences = []
     for weights in np.concatenate(list(_weights(40, 8, 3))):
@@ -99,9 +97,7 @@ def test_interval_has_the_width_of_the_normal_approximation():
     change = right[1].astype(float) - right[0]
     half = 1.96 * change.std() / n**0.5
     assert found.difference == pytest.approx(change.mean(), abs=1e-6)
-    assert (found.low, found.high) == pytest.approx(
-        (change.mean() - half, change.mean() + half), abs=0.1 * half
-    )
+    assert (found.low, found.high) == pytest.approx((change.mean() - half, change.mean() + half), abs=0.1 * half)
 
 
 def test_same_seed_same_interval_and_missing_files_are_named():

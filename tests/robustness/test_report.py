@@ -119,9 +119,7 @@ def test_markdown_shows_names_literally(tmp_path):
         assert name in shown
 
 
-@pytest.mark.parametrize(
-    "text", [*NASTY, "1. a", "- b", "+ c", "--- d", "> e", "a\nb", "\\*", "==", "wise_ft"]
-)
+@pytest.mark.parametrize("text", [*NASTY, "1. a", "- b", "+ c", "--- d", "> e", "a\nb", "\\*", "==", "wise_ft"])
 def test_plain_is_one_literal_paragraph(text):
     parsed = MarkdownIt("commonmark").parse(plain(text))
     assert [t.type for t in parsed] == ["paragraph_open", "inline", "paragraph_close"]

@@ -77,14 +77,10 @@ def test_opens_in_a_browser_without_sideways_scrolling(page, width, tmp_path):
     # A window is at least 500 wide in some builds, so the page is put into a frame of the phone's width.
     probed = tmp_path / "probed.html"
     probed.write_text(
-        page.read_text().replace(
-            "</body>", PROBE.replace("document.title", "parent.document.title") + "</body>"
-        )
+        page.read_text().replace("</body>", PROBE.replace("document.title", "parent.document.title") + "</body>")
     )
     frame = tmp_path / "frame.html"
-    frame.write_text(
-        f'<title>none</title><iframe src="probed.html" style="width:{width}px;height:800px;border:0">'
-    )
+    frame.write_text(f'<title>none</title><iframe src="probed.html" style="width:{width}px;height:800px;border:0">')
     options = [
         "--headless",
         "--no-sandbox",

@@ -96,9 +96,7 @@ def test_matched_views_by_pretraining_set():
     check(sizes["a+b+c"][1], [statistics.mean(r.scores[s][s] for s in "abc") for r in full])
     check(sizes["a+b"][2], [r.scores["a+b"]["a+b"] for r in narrow])
     assert list(sizes["a+b"]) == [1, 2] and list(sizes["a+b+c"]) == [1, 2, 3]
-    check(
-        views.matched_scores(RESULTS + narrow)["finetune"]["a+b"]["b"], [r.scores["b"]["b"] for r in narrow]
-    )
+    check(views.matched_scores(RESULTS + narrow)["finetune"]["a+b"]["b"], [r.scores["b"]["b"] for r in narrow])
     assert views.largest_pretraining(RESULTS + narrow) == RESULTS
 
 

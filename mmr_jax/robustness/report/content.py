@@ -157,9 +157,7 @@ def _corrected(table: views.Table, results: Sequence[Result], chance: float | No
     if chance is None or not in_unit_interval(results):
         return {}
     stats = {method: slices["overall"]["robustness"] for method, slices in table.items()}
-    return {
-        m: views.Stat(chance_corrected(s.mean, chance), s.sd / (1 - chance), s.n) for m, s in stats.items()
-    }
+    return {m: views.Stat(chance_corrected(s.mean, chance), s.sd / (1 - chance), s.n) for m, s in stats.items()}
 
 
 def _intervals(predictions, main, baseline, modalities, trains, meta) -> dict:

@@ -72,9 +72,7 @@ def matched_by_size(content: Content) -> Gallery:
         name = f"matched-{index + 1}-{canvas.slug(method)}.png"
         alt = f"{method}: score of matched subsets by number of modalities, one line for each pretraining set"
         pictures.append(Picture(name, method, canvas.png(drawn), alt))
-    return Gallery(
-        pictures, "Mean over the matched subsets that the pretraining set allows; bars: deviation."
-    )
+    return Gallery(pictures, "Mean over the matched subsets that the pretraining set allows; bars: deviation.")
 
 
 def alpha_curves(content: Content) -> Gallery:
@@ -101,10 +99,7 @@ def alpha_curves(content: Content) -> Gallery:
 
 def _curve(axes: Axes, curve: list, key: str, factor: float) -> list:
     names = list(curve[0][1])
-    return [
-        _line(axes, {alpha: table[name][key] for alpha, table in curve}, i, factor)
-        for i, name in enumerate(names)
-    ]
+    return [_line(axes, {alpha: table[name][key] for alpha, table in curve}, i, factor) for i, name in enumerate(names)]
 
 
 def _line(axes: Axes, stats: Mapping[float, views.Stat], index: int, factor: float, shift: float = 0):

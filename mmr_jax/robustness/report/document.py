@@ -46,8 +46,7 @@ def blocks(content: Content) -> list[Block]:
 def _provenance(content: Content) -> list[Block | None]:
     notes = [str(note) for note in content.meta.get("notes") or []]
     notes += [
-        f"{method} is not in the main tables: its pretraining set lacks modalities."
-        for method in content.left_out
+        f"{method} is not in the main tables: its pretraining set lacks modalities." for method in content.left_out
     ]
     return [
         Bullets(notes) if notes else None,

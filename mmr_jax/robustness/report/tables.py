@@ -63,9 +63,7 @@ def gains(content: Content) -> Table | None:
         rows.append([method, *cells])
     note = "Mean ± deviation over seeds, paired by seed."
     if content.intervals:
-        note = (
-            "[95 % interval]: paired bootstrap over test examples, seeds averaged; it leaves out seed noise."
-        )
+        note = "[95 % interval]: paired bootstrap over test examples, seeds averaged; it leaves out seed noise."
     return Table(f"Difference to {content.baseline}", ["Method", *(c for *_, c in columns)], rows, note)
 
 
@@ -88,9 +86,7 @@ def ratios(content: Content) -> Table | None:
 
 def cells_used(content: Content) -> Table:
     """How many training sets and cells each slice has."""
-    rows = [
-        [SLICE_NAMES[name], str(len(one.evaluated)), str(one.cells)] for name, one in content.slices.items()
-    ]
+    rows = [[SLICE_NAMES[name], str(len(one.evaluated)), str(one.cells)] for name, one in content.slices.items()]
     note = "Training sets without a cell in a slice are left out of it, not counted as zero."
     return Table("Cells used", ["Slice", "Training sets", "Cells"], rows, note)
 

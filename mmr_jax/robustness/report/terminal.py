@@ -18,9 +18,7 @@ SHORT_SLICES = {"overall": "all", "missing": "miss.", "added": "added", "transfe
 SHORT_KEYS = {"performance": "P", "robustness": "R", "performance_best": "P max", "robustness_best": "R max"}
 
 
-def print_summary(
-    results: Sequence[Result], meta: Mapping | None = None, console: Console | None = None
-) -> None:
+def print_summary(results: Sequence[Result], meta: Mapping | None = None, console: Console | None = None) -> None:
     """Print Table 1, the matrix of the method with the highest R, and the summary in words."""
     console = console or Console()
     width = min(WIDEST, console.width)
@@ -56,9 +54,7 @@ def _table_1(content: Content) -> Table:
     for method in content.methods:
         best = "bold" if method == content.best else ""
         stats = [content.table[method][name][key] for name, key, _ in columns]
-        table.add_row(
-            _text(method, best), *(scale.stat(stat).replace(" ± ", "\n±") for stat in stats), style=best
-        )
+        table.add_row(_text(method, best), *(scale.stat(stat).replace(" ± ", "\n±") for stat in stats), style=best)
     return table
 
 

@@ -104,9 +104,7 @@ def _lower(c: Content) -> str:
         gains = listed(f"{method} by {_gain(c, method)}" for method in higher)
         texts.append(f"R against {c.baseline} also changes for {gains}.")
     if lower:
-        texts.append(
-            f"R is lower than that of {c.baseline} for {listed(f'{m} ({_gain(c, m)})' for m in lower)}."
-        )
+        texts.append(f"R is lower than that of {c.baseline} for {listed(f'{m} ({_gain(c, m)})' for m in lower)}.")
     return " ".join(texts)
 
 
@@ -116,8 +114,7 @@ def _slices(c: Content) -> str:
     if not names:
         return ""
     parts = [
-        f"{name} P = {scale.number(row[name]['performance'].mean)}, "
-        f"R = {scale.number(row[name]['robustness'].mean)}"
+        f"{name} P = {scale.number(row[name]['performance'].mean)}, R = {scale.number(row[name]['robustness'].mean)}"
         for name in names
     ]
     hardest = min(names, key=lambda name: row[name]["robustness"].mean)
