@@ -7,10 +7,16 @@ def get_config():
     config = c.base(
         "synthetic",
         {
-            "audio": c.spectrogram(samples=10240, frames=32, mels=64, hop_ms=20.0, patch_size=(8, 16)),
-            "video": c.video(frames=4, height=32, width=32, patch_size=(4, 8, 8)),
-            "text": c.text(length=12, vocab_size=512, tokenizer="word"),
+            "audio": c.spectrogram(samples=10240, frames=32, mels=64, hop_ms=20.0, patch_size=(8, 16), mean=-0.4, std=2.4),
+            "video": c.video(frames=4, height=32, width=32, patch_size=(4, 8, 8), mean=0.36, std=0.16),
+            "text": c.text(length=8, vocab_size=512, tokenizer="word"),
         },
     )
     config.name = "quickstart"
+    config.data.audio_noise = config.data.audio_jitter = 0.4
+    config.data.video_noise = config.data.video_jitter = 0.3
+    config.model.depth = 2
+    config.pretrain.steps = 400
+    config.finetune.steps = 100
+    config.finetune.optim.lr = 1e-3
     return config

@@ -113,6 +113,7 @@ def base(data: str, modalities: Mapping[str, Mapping]) -> ConfigDict:
         baseline="finetune",
         export="masd_wise_ft",  # the method whose model (trained on all modalities) mmr predict serves
     )
+    config.sweep = ()  # points of a study of studies: (axis, label, ((field, value), ...)), see sweep.py
     config.mesh = dict(data=-1, fsdp=1, tensor=1)
     return config
 
@@ -132,15 +133,15 @@ def load(path: str | Path, overrides: Mapping[str, object] | None = None) -> Con
     return config
 
 
-def from_json(path: str | Path) -> ConfigDict:
-    """The config that a run wrote down; lists become tuples again."""
+def from_dict(plain: Mapping) -> ConfigDict:
+    """The config of `to_dict`, locked; lists become tuples again."""
 
     def tuples(value):
         if isinstance(value, dict):
             return {k: tuples(v) for k, v in value.items()}
         return tuple(tuples(v) for v in value) if isinstance(value, list) else value
 
-    return ConfigDict(tuples(json.loads(Path(path).read_text()))).lock()
+    return ConfigDict(tuples(plain)).lock()
 
 
 def set_field(config: ConfigDict, key: str, value: object) -> None:

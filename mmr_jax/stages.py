@@ -4,6 +4,7 @@ Every function takes the study (config, data, model, mesh), the stage, and the d
 facts for the stage's record.
 """
 
+import itertools
 from pathlib import Path
 
 import jax
@@ -46,7 +47,33 @@ def pretrain(study, stage, directory: Path) -> dict:
     outcome = fit(job, study.mesh)
     outcome.params.pop("logit_scale", None)
     save_params(directory / "params", outcome.params)
-    return _facts(outcome)
+    return {**_facts(outcome), "alignment": alignment(study, outcome.params)}
+
+
+def alignment(study, params: dict) -> dict[str, dict[str, float]]:
+    """How well pretraining aligned each pair of modalities on the validation split, mean of both directions.
+
+    `instance`: share of examples whose nearest neighbour in the other modality is their own partner;
+    `class`: whose nearest neighbour has their class.
+    """
+    evaluator = SubsetEvaluator(study.model, study.modalities, study.config.study.eval_batch_size, study.mesh)
+    found = evaluator.embeddings(params, study.dataset.splits["val"])
+    unit = found["scores"] / np.maximum(np.linalg.norm(found["scores"], axis=-1, keepdims=True), 1e-12)
+    pairs = {}
+    for i, j in itertools.combinations(range(len(study.modalities)), 2):
+        rows = found["valid"][i] & found["valid"][j]
+        similarity, labels = unit[i][rows] @ unit[j][rows].T, found["labels"][rows]
+        pairs[f"{study.modalities[i]}-{study.modalities[j]}"] = _agreement(similarity, labels)
+    return pairs
+
+
+def _agreement(similarity: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    nearest = [s.argmax(axis=1) for s in (similarity, similarity.T)]
+    same_class = [labels[n] == labels if labels.ndim == 1 else (labels[n] * labels).any(axis=1) for n in nearest]
+    return {
+        "instance": float(np.mean([n == np.arange(len(n)) for n in nearest])),
+        "class": float(np.mean(same_class)),
+    }
 
 
 class _Embeddings:

@@ -30,6 +30,13 @@ def report(study: Study, changes: Mapping) -> None:
     study.console.print(f"report: {written['html']}", markup=False, highlight=False, soft_wrap=True)
 
 
+def matrices(study: Study, method: str) -> list[dict[str, dict[str, float]]]:
+    """scores[train][eval] of a method at the study's alpha, one per seed and pretraining set."""
+    alpha = study.config.wise_ft.alpha if method in methods.INTERPOLATED else None
+    stages = [s for s in study.stages() if s.kind == "evaluate" and s.method == method]
+    return [r.scores for stage in stages for r in _results(study, stage) if r.alpha == alpha]
+
+
 def _results(study: Study, stage: Stage) -> list[Result]:
     """One result per alpha of an evaluation stage, on the first test split."""
     found: dict = {}

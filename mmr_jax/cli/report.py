@@ -27,7 +27,7 @@ def run() -> None:
 
     if options.CONFIG.value is not None:
         options.check_same_config(workdir, options.CONFIG.value)
-    config = configs.from_json(workdir / "config.json")
+    config = configs.from_dict(json.loads((workdir / "config.json").read_text()))
     report(Study(config, workdir), json.loads((workdir / "config_diff.json").read_text()))
 
 

@@ -12,6 +12,7 @@ DRY_RUN = flags.DEFINE_bool("dry_run", False, "build everything, print sizes, ru
 def run() -> None:
     """Walk the graph; a changed option repeats only the stages that it touches."""
     config, changes = options.given_config()
+    from mmr_jax import sweep
     from mmr_jax.study import Study
     from mmr_jax.study_report import report
     from mmr_jax.train import interrupt
@@ -25,6 +26,8 @@ def run() -> None:
     study.dataset  # noqa: B018  bad data is refused before anything is written
     options.write_config(workdir, config, changes)
     with interrupt.handled():
+        if config.sweep:
+            return sweep.run(config, workdir, study.console)
         study.run(only=options.ONLY.value)
         if not options.ONLY.value:
             report(study, changes)

@@ -11,6 +11,8 @@ def image(x: jax.Array, rng: jax.Array, *, shift: float = 0.0, rotate: float = 0
     Each of the three is the half-width of a uniform distribution around no change. Pixels from outside repeat the
     nearest edge.
     """
+    if not (shift or rotate or scale):
+        return x
     batch, height, width, _ = x.shape
     draws = jax.random.uniform(rng, (batch, 4), minval=-1.0, maxval=1.0)
     angle = jnp.deg2rad(rotate) * draws[:, 0]
@@ -42,6 +44,8 @@ def spectrogram(
     One time band of at most `time_mask` frames and one mel band of at most `mel_mask` bins are set to the mean (0);
     `roll` moves the clip by up to that many frames, circularly; `noise` is the deviation of added Gaussian noise.
     """
+    if not (time_mask or mel_mask or roll or noise):
+        return x
     time_key, mel_key, roll_key, noise_key = jax.random.split(rng, 4)
     batch, frames, mels = x.shape
     if noise:

@@ -1,0 +1,16 @@
+"""Spoken and handwritten digits, real data: 300 labelled pairs, 2100 unlabelled ones."""
+
+from mmr_jax import config as c
+
+AUDIO = dict(sample_rate=8000, samples=6400, frames=80, mels=64, patch_size=(8, 16), mean=-6.7, std=3.9)
+IMAGE = dict(height=28, width=28, channels=1, patch_size=(4, 4), mean=0.13, std=0.31)
+
+
+def get_config():
+    config = c.base("avdigits", {"audio": c.spectrogram(**AUDIO), "image": c.image(**IMAGE)})
+    config.name = "digits"
+    config.modalities.audio.augment = dict(time_mask=12, mel_mask=12, roll=6, noise=0.1)
+    config.modalities.image.augment = dict(shift=2.0, rotate=12.0, scale=0.1)
+    config.model.depth = 3
+    config.study.test_splits = ("test", "mnist_test")
+    return config

@@ -1,0 +1,32 @@
+"""Tests run on the CPU with eight fake devices; most use a mesh of one of them (`toy.mesh()`)."""
+
+import os
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+FLAGS = {
+    "--xla_force_host_platform_device_count": "8",
+    "--xla_backend_optimization_level": "0",  # compiling is what tests spend their time on: this halves it
+    "--xla_llvm_disable_expensive_passes": "true",
+}
+given = os.environ.get("XLA_FLAGS", "")
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = " ".join([given, *(f"{k}={v}" for k, v in FLAGS.items() if k not in given)]).strip()
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache/xla"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+
+import pytest  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def reference() -> Path:
+    """The folder of published numbers; tests that need it are skipped where it is absent."""
+    folder = Path(os.environ.get("MMR_REFERENCE", ROOT.parent / "shared/reference"))
+    if not folder.is_dir():
+        pytest.skip(f"no reference numbers in {folder}")
+    return folder
+
+
+def pytest_sessionstart(session):
+    """Tests name files relative to the repository (configs/, tests/toy.py)."""
+    os.chdir(ROOT)
