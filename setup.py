@@ -1,12 +1,14 @@
 """Packaging of mmr_jax. Tool settings live in pyproject.toml, tested versions in constraints.txt."""
 
+from pathlib import Path
+
 from setuptools import find_packages, setup
 
 setup(
     name="mmr_jax",
     version="0.1.0",
     description="Multimodal models that keep working when the modalities change: JAX/Flax, TPU first.",
-    long_description=open("README.md", encoding="utf-8").read(),
+    long_description=Path("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
@@ -14,6 +16,7 @@ setup(
     install_requires=[
         "absl-py>=2.1",
         "array-record>=0.8",
+        "flatbuffers>=24",  # jax.export serialises with it and does not declare it
         "flax>=0.12.7,<0.13",
         "grain>=0.2.16",
         "importlib_resources",  # tensorflow-datasets imports it without declaring it

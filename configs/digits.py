@@ -11,6 +11,7 @@ def get_config():
     config.name = "digits"
     config.modalities.audio.augment = dict(time_mask=12, mel_mask=12, roll=6, noise=0.1)
     config.modalities.image.augment = dict(shift=2.0, rotate=12.0, scale=0.1)
-    config.model.depth = 3
+    config.model.depth, config.model.mlp_dim = 3, 128
+    config.model.scan_layers = False  # few small layers: unrolled they run faster on a CPU
     config.study.test_splits = ("test", "mnist_test")
     return config

@@ -7,7 +7,9 @@ def get_config():
     config = c.base(
         "synthetic",
         {
-            "audio": c.spectrogram(samples=10240, frames=32, mels=64, hop_ms=20.0, patch_size=(8, 16), mean=-0.4, std=2.4),
+            "audio": c.spectrogram(
+                samples=10240, frames=32, mels=64, hop_ms=20.0, patch_size=(8, 16), mean=-0.4, std=2.4
+            ),
             "video": c.video(frames=4, height=32, width=32, patch_size=(4, 8, 8), mean=0.36, std=0.16),
             "text": c.text(length=8, vocab_size=512, tokenizer="word"),
         },
@@ -15,7 +17,8 @@ def get_config():
     config.name = "quickstart"
     config.data.audio_noise = config.data.audio_jitter = 0.4
     config.data.video_noise = config.data.video_jitter = 0.3
-    config.model.depth = 2
+    config.model.depth, config.model.mlp_dim = 2, 128
+    config.model.scan_layers = False  # few small layers: unrolled they run faster on a CPU
     config.pretrain.steps = 400
     config.finetune.steps = 100
     config.finetune.optim.lr = 1e-3

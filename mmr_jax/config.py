@@ -109,9 +109,7 @@ def base(data: str, modalities: Mapping[str, Mapping]) -> ConfigDict:
         eval_batch_size=256,
         test_splits=("test",),  # the first makes the matrix, the others extra tables
         save_predictions=True,  # per-example scores of the methods in the main table
-        bootstrap=500,  # replicates of the paired bootstrap over test examples, 0: none
-        baseline="finetune",
-        export="masd_wise_ft",  # the method whose model (trained on all modalities) mmr predict serves
+        export="masd_wise_ft",  # the method whose model (trained on all modalities) mmr predict serves; "": none
     )
     config.sweep = ()  # points of a study of studies: (axis, label, ((field, value), ...)), see sweep.py
     config.mesh = dict(data=-1, fsdp=1, tensor=1)
@@ -193,6 +191,9 @@ def check(config: ConfigDict) -> None:
     for method in config.study.methods:
         if method not in METHODS:
             raise UserError(f"study.methods: unknown method {method!r}{nearest(method, METHODS)}")
+    if config.study.export and config.study.export not in config.study.methods:
+        near = nearest(config.study.export, config.study.methods)
+        raise UserError(f"study.export is {config.study.export!r}, which is not in study.methods{near}")
     for subset in config.study.train_subsets:
         _check_subset("study.train_subsets", subset, names)
     for subset in config.pretrain.modalities:

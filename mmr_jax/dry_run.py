@@ -19,7 +19,6 @@ from mmr_jax.data.source import Source
 from mmr_jax.flops import count_flops
 from mmr_jax.models.model import owner
 from mmr_jax.models.tokenizers import input_spec
-from mmr_jax.objectives import Contrastive
 from mmr_jax.objectives.base import Objective
 from mmr_jax.robustness.subsets import parse_subset
 from mmr_jax.seeds import fold_seed
@@ -65,10 +64,9 @@ def plans(study) -> list[Plan]:
 
 
 def _pretraining(study, stage) -> Plan:
-    recipe = freeze(study.config.pretrain)
-    scale = (recipe.temperature, recipe.learn_temperature, recipe.symmetric)
-    objective = Contrastive(study.model, parse_subset(stage.pretrain), *scale)
-    return Plan(stage.name, objective, recipe, {"unlabelled": study.dataset.splits["unlabelled"]}, stage.seed)
+    objective = methods.pretraining(study.config, study.model, parse_subset(stage.pretrain))
+    sources = {"unlabelled": study.dataset.splits["unlabelled"]}
+    return Plan(stage.name, objective, freeze(study.config.pretrain), sources, stage.seed)
 
 
 def _downstream(study, stage) -> Plan:
@@ -127,7 +125,7 @@ def _print_stages(study, console: Console) -> None:
 def branches(study) -> dict[str, int]:
     """Parameters by branch: each modality's own (tokenizer, blocks, norms), projections, shared, head."""
     sizes: Counter = Counter()
-    for path, leaf in tree.flatten(study.model.shapes()).items():
+    for path, leaf in tree.flatten(study.model.shapes).items():
         top, name = path.split("/")[0], owner(path)
         sizes[top if top in ("head", "projections") else name if name in study.modalities else "shared"] += leaf.size
     return dict(sizes)
@@ -138,7 +136,7 @@ def tokens(study) -> dict[str, int]:
     specs = batch_shapes(study, 1)
     found = jax.eval_shape(
         lambda params, batch: study.model.bind(params).encoder.tokens(batch["inputs"], batch["length"]),
-        study.model.shapes(),
+        study.model.shapes,
         specs,
     )
     return {m: x.shape[1] for m, (x, _) in found.items()}

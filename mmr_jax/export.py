@@ -76,7 +76,7 @@ def _arguments(study) -> tuple:
     specs = {m: input_spec(cfg) for m, cfg in study.config.modalities.items()}
     struct = jax.ShapeDtypeStruct
     return (
-        tree.flatten(study.model.shapes()),
+        tree.flatten(study.model.shapes),
         {m: struct((batch, *shape), dtype) for m, (shape, dtype, _) in specs.items()},
         {m: struct((batch,), jnp.int32) for m in specs},
         {m: struct((batch,), jnp.bool_) for m in specs},

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from ml_collections import ConfigDict
 
 from mmr_jax.models.model import Model
-from mmr_jax.objectives import Masd, ModalityDropout, Supervised
+from mmr_jax.objectives import Contrastive, Masd, ModalityDropout, Supervised
 from mmr_jax.objectives.base import Frozen, Objective
 
 Maker = Callable[[ConfigDict, Model, tuple[str, ...], bool], Objective | None]
@@ -45,6 +45,13 @@ def objective(
     made = TRAINED[method](config, model, tuple(sorted(modalities)), multilabel)
     patterns = tuple(config.finetune.freeze)
     return Frozen(made, patterns) if made is not None and patterns else made
+
+
+def pretraining(config: ConfigDict, model: Model, modalities: Sequence[str]) -> Objective:
+    """The objective of pretraining on unlabelled examples of `modalities`."""
+    recipe = config.pretrain
+    temperature = (recipe.temperature, recipe.learn_temperature)
+    return Contrastive(model, tuple(sorted(modalities)), *temperature, recipe.symmetric)
 
 
 def trained_for(methods: Sequence[str]) -> list[str]:

@@ -12,7 +12,8 @@ import numpy as np
 
 from mmr_jax import methods
 from mmr_jax.config import freeze
-from mmr_jax.objectives import Contrastive, LinearProbe
+from mmr_jax.export import export_model
+from mmr_jax.objectives import LinearProbe
 from mmr_jax.robustness.evaluator import SubsetEvaluator
 from mmr_jax.robustness.interpolate import wise_ft
 from mmr_jax.robustness.results import Predictions, cell_score, save_predictions
@@ -33,17 +34,11 @@ def _facts(outcome: Outcome) -> dict:
 
 def pretrain(study, stage, directory: Path) -> dict:
     """Contrastive pretraining on the unlabelled pool; the other encoders stay at their initial values."""
-    recipe = study.config.pretrain
-    objective = Contrastive(
-        study.model,
-        parse_subset(stage.pretrain),
-        recipe.temperature,
-        recipe.learn_temperature,
-        recipe.symmetric,
-    )
+    objective = methods.pretraining(study.config, study.model, parse_subset(stage.pretrain))
+    recipe = freeze(study.config.pretrain)
     params, extra = objective.init(jax.random.key(fold_seed(stage.seed, "init")))
     sources = {"unlabelled": study.dataset.splits["unlabelled"]}
-    job = Job(stage.name, stage.seed, directory, objective, freeze(recipe), sources, params, extra)
+    job = Job(stage.name, stage.seed, directory, objective, recipe, sources, params, extra)
     outcome = fit(job, study.mesh)
     outcome.params.pop("logit_scale", None)
     save_params(directory / "params", outcome.params)
@@ -99,7 +94,7 @@ class _Embeddings:
 
 def probe(study, stage, directory: Path) -> dict:
     """Linear probes of every M_T on embeddings of the labelled set that are computed once."""
-    params = load_params(study.path(stage.needs[0]) / "params", study.model.shapes())
+    params = load_params(study.path(stage.needs[0]) / "params", study.model.shapes)
     evaluator = SubsetEvaluator(study.model, study.train_subsets, study.config.study.eval_batch_size, study.mesh)
     embeddings = _Embeddings(evaluator.embeddings(params, study.labelled(stage.seed)))
     objective = LinearProbe(len(study.train_subsets), study.model.dim, study.model.num_classes)
@@ -116,7 +111,7 @@ def probe(study, stage, directory: Path) -> dict:
 
 def probe_params(study, pretrained, probed, train: str) -> dict:
     """The linear probe of M_T = `train` as a whole model: pretrained encoders and its own head."""
-    params = load_params(study.path(pretrained) / "params", study.model.shapes())
+    params = load_params(study.path(pretrained) / "params", study.model.shapes)
     return {**params, "head": load_params(study.path(probed) / "heads")[train]}
 
 
@@ -183,6 +178,14 @@ def evaluate(study, stage, directory: Path) -> dict:
                 if study.keeps_predictions(split, alpha):
                     save_predictions(directory / "predictions" / f"{train_subset}.npz", found)
     return {"scores": rows}
+
+
+def export(study, stage, directory: Path) -> dict:
+    """The model that mmr predict serves: trained on all modalities, or else on the largest training subset."""
+    train = max(study.train_subsets, key=lambda s: s.count("+"))
+    trained, anchor = study.ends(stage, train)
+    params = wise_ft(trained, anchor, study.config.wise_ft.alpha) if stage.method in methods.INTERPOLATED else trained
+    return export_model(study, params, directory, "model", method=stage.method, train=train)
 
 
 def _scores(found: Predictions, split: str, metric: str) -> list[dict]:

@@ -22,6 +22,7 @@ from mmr_jax import config as configs
 from mmr_jax import methods, stages
 from mmr_jax.data.source import Dataset, Source, Subset, load_dataset
 from mmr_jax.errors import UserError, nearest
+from mmr_jax.export import publish
 from mmr_jax.models.model import Model, build_model
 from mmr_jax.robustness.subsets import all_subsets, subset_name
 from mmr_jax.seeds import fold_seed
@@ -120,7 +121,19 @@ class Study:
             for subset in self.config.pretrain.modalities:
                 pretrain = "+".join(self.modalities) if subset == "all" else subset_name(subset.split("+"))
                 found += self._branch(int(seed), pretrain)
-        return found
+        return found + self._export(found)
+
+    def _export(self, found: list[Stage]) -> list[Stage]:
+        """The model of `study.export` as files for prediction: first seed, largest pretraining set."""
+        method = self.config.study.export
+        evaluated = [s for s in found if s.kind == "evaluate" and s.method == method and s.seed == found[0].seed]
+        if not evaluated:
+            return []
+        e = max(evaluated, key=lambda s: s.pretrain.count("+"))
+        settings = self._part("study.export", *(["wise_ft.alpha"] if method in methods.INTERPOLATED else []))
+        name = f"seed{e.seed}/{e.pretrain}/export"
+        more = dict(seed=e.seed, pretrain=e.pretrain, needs=e.needs, method=method)
+        return [Stage("export", name, run=stages.export, settings=settings, **more)]
 
     def _branch(self, seed: int, pretrain: str) -> list[Stage]:
         make = functools.partial(Stage, seed=seed, pretrain=pretrain)
@@ -227,11 +240,14 @@ class Study:
             seconds = time.monotonic() - begun
             finish(directory, {"name": stage.name, "seconds": round(seconds, 2), **facts})
             self.console.print(f"[{number}/{len(todo)}] {stage.name}: {seconds:.1f} s", markup=False, highlight=False)
+        for stage in todo:  # prediction follows the config, also when the stage was finished by an earlier run
+            if stage.kind == "export":
+                publish(self.workdir, self.path(stage) / "model")
 
 
 def load_trained(study: Study, stage: Stage) -> dict:
     """The parameters that a training stage left."""
-    return stages.load_params(study.path(stage) / "params", study.model.shapes())
+    return stages.load_params(study.path(stage) / "params", study.model.shapes)
 
 
 def finish(directory: Path, facts: dict) -> None:

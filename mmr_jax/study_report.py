@@ -52,7 +52,7 @@ def _results(study: Study, stage: Stage) -> list[Result]:
 
 def _predictions(study: Study, evaluations: list[Stage]) -> list[Predictions] | None:
     """The saved predictions on the widest pretraining, for the bootstrap; None without them."""
-    if not (study.config.study.save_predictions and study.config.study.bootstrap):
+    if not study.config.study.save_predictions:
         return None
     widest = max((s.pretrain for s in evaluations), key=lambda name: name.count("+"))
     folders = [study.path(s) / "predictions" for s in evaluations if s.pretrain == widest]

@@ -23,6 +23,7 @@ from mmr_jax.study_report import matrices, report
 
 COLUMNS = ("axis", "point", "alignment", "baseline", "repair", "ratio", "baseline_transfer", "repair_transfer")
 MARKERS = "osD^vPX*"
+BASELINE = "finetune"
 
 
 def studies(config: ConfigDict, workdir: Path, console: Console) -> dict[tuple[str, str], Study]:
@@ -53,7 +54,7 @@ def point_numbers(study: Study) -> dict[str, float]:
     """Means over seeds at one point. The repair is the method that the study exports."""
     pretrained = [study.record(s)["alignment"] for s in study.stages() if s.kind == "pretrain"]
     aligned = [statistics.mean(pair["class"] for pair in found.values()) for found in pretrained]
-    base, repair = (_summary(study, m) for m in (study.config.study.baseline, study.config.study.export))
+    base, repair = (_summary(study, m) for m in (BASELINE, study.config.study.export))
     numbers = {"alignment": statistics.mean(aligned), "baseline": base["overall"], "repair": repair["overall"]}
     numbers["ratio"] = numbers["repair"] / numbers["baseline"]
     return {**numbers, "baseline_transfer": base["transfer"], "repair_transfer": repair["transfer"]}

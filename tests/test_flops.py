@@ -95,7 +95,7 @@ def evaluation_flops(config, subsets):
     def scores(params, batch):
         return model.bind(params).classify(fused_embeddings(model, params, batch, masks)[0])
 
-    return count_flops(scores, model.shapes(), batch)
+    return count_flops(scores, model.shapes, batch)
 
 
 def test_all_subsets_cost_no_more_than_the_full_one():

@@ -66,7 +66,7 @@ def parameters(made, seed=0):
 
 def shapes(made) -> dict:
     """{path: ShapeDtypeStruct} of a model."""
-    return tree.flatten(made.shapes())
+    return tree.flatten(made.shapes)
 
 
 def batch(size=6, seed=0, present=None, modalities=MODALITIES, multilabel=False, classes=CLASSES):

@@ -5,10 +5,17 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
+
+def gelu(x: jax.Array) -> jax.Array:
+    """Exact GELU by erf. jax.nn.gelu takes erfc, whose expansion doubles a small model's step time on CPUs."""
+    return 0.5 * x * (1.0 + jax.lax.erf(x * float(np.sqrt(0.5))))
+
+
 ACTIVATIONS = {
-    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "gelu": gelu,
     "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
     "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
 }

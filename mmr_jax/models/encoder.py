@@ -5,7 +5,7 @@ adapter_depth = depth gives separate encoders (VATT, CLIP), depth - 1 the AV-MAE
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import NamedTuple
 
 import jax
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from mmr_jax.errors import UserError, nearest
-from mmr_jax.models.blocks import BlockConfig, Stack, layer_norm
+from mmr_jax.models.blocks import ACTIVATIONS, BlockConfig, Stack, layer_norm
 from mmr_jax.models.tokenizers import make_tokenizer
 
 SIZES = {
@@ -23,6 +23,8 @@ SIZES = {
     "L": (1024, 24, 16, 4096),
 }
 JOINT, ALL = "joint", "all"
+# Values of the fields of a tower that have few.
+CHOICES = {"activation": tuple(ACTIVATIONS), "pool": ("mean", "cls"), "dtype": ("float32", "bfloat16", "float16")}
 
 
 class Encoded(NamedTuple):
@@ -41,6 +43,10 @@ class TowerConfig:
     depth: int
     class_token: bool = False
     pool: str = "mean"
+
+
+# What `model.overrides` may change for one modality.
+TOWER = {"size", *(f.name for c in (BlockConfig, TowerConfig) for f in fields(c))} - {"block"}
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,11 @@ def _tower(cfg) -> TowerConfig:
         width, depth, heads, mlp_dim = cfg.width, cfg.depth, cfg.heads, cfg.mlp_dim
     if width % heads:
         raise UserError(f"model: width {width} is not divisible by heads {heads}")
+    for key, allowed in CHOICES.items():
+        if cfg[key] not in allowed:
+            raise UserError(f"model.{key} is {cfg[key]!r}{nearest(str(cfg[key]), allowed)}; choose from {allowed}")
+    if cfg.pool == "cls" and not cfg.class_token:
+        raise UserError("model.pool='cls' needs model.class_token=True")
     block = BlockConfig(width, heads, mlp_dim, cfg.activation, cfg.norm_eps, cfg.causal, cfg.dtype)
     return TowerConfig(block, depth, cfg.class_token, cfg.pool)
 
@@ -88,6 +99,9 @@ def encoder_config(cfg, modalities: Sequence[str]) -> EncoderConfig:
         raise UserError("model.overrides needs separate encoders: set model.adapter_depth to the depth (or -1)")
     towers = {}
     for name, changes in cfg.overrides.items():
+        for key in changes:
+            if key not in TOWER:
+                raise UserError(f"model.overrides.{name} has no field {key!r}{nearest(key, TOWER)}")
         merged = type(cfg)({**cfg, "size": "", **_numbers(tower), **changes})
         towers[name] = _tower(merged)
     return EncoderConfig(tower, adapter_depth, cfg.stream_norms, joint, cfg.scan_layers, towers)
@@ -101,8 +115,6 @@ def _numbers(tower: TowerConfig) -> dict:
 def pool(tokens: jax.Array, mask: jax.Array, tower: TowerConfig) -> jax.Array:
     """[B, T, D] -> float32 [B, D]: masked mean over the patch tokens, or the class token; zeros when all is masked."""
     if tower.pool == "cls":
-        if not tower.class_token:
-            raise UserError("model.pool='cls' needs model.class_token=True")
         return jnp.where(mask[:, :1], tokens[:, 0].astype(jnp.float32), 0.0)
     skip = int(tower.class_token)
     tokens, mask = tokens[:, skip:].astype(jnp.float32), mask[:, skip:, None]

@@ -1,5 +1,6 @@
 """The edge between flax.nnx modules and everything else: split once, then plain nested dicts with string keys."""
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -21,6 +22,7 @@ class Functional:
         """Fresh parameters, float32, as a nested dict."""
         return nnx.to_pure_dict(nnx.state(self._build(nnx.Rngs(key)), nnx.Param))
 
+    @functools.cached_property
     def shapes(self) -> dict:
         """The parameters as ShapeDtypeStructs: nothing is allocated."""
         return jax.eval_shape(self.init, jax.random.key(0))

@@ -126,7 +126,7 @@ class Model(Functional):
         if reserved:
             raise UserError(f"a modality cannot be called {reserved.pop()!r}: the name is reserved; rename it")
         super().__init__(lambda rngs: MultimodalModel(cfg, modalities, num_classes, rngs))
-        module = self.bind(self.shapes())
+        module = self.bind(self.shapes)
         self.names, self.dim, self.num_classes = module.modalities, module.dim, num_classes
         self.joint, self.projected = module.joint, module.projected
 

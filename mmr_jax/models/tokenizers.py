@@ -52,15 +52,20 @@ class Tokenizer(nnx.Module):
     def __call__(self, raw: jax.Array, length: jax.Array, rng: jax.Array | None) -> tuple[jax.Array, jax.Array]:
         """raw [B, ...], length int32 [B] (valid units, 0 = absent) -> tokens [B, T, D], mask bool [B, T].
 
-        `rng` (training only) switches the configured augmentation on.
+        `rng` (training only) switches the configured augmentation on. What `raw` holds past `length` never matters.
         """
-        x = self.embed(self.prepare(raw, rng))
+        valid = self.valid(raw, length).reshape(raw.shape[0], -1, *[1] * (raw.ndim - 2))
+        x = self.embed(self.prepare(jnp.where(valid, raw, 0), rng))
         mask = jnp.arange(self.count) < self.tokens_seen(length)[:, None]
         if self.class_token is not None:
             token = jnp.broadcast_to(self.class_token[...], (x.shape[0], 1, x.shape[-1])).astype(x.dtype)
             x = jnp.concatenate([token, x], axis=1)
             mask = jnp.concatenate([(length > 0)[:, None], mask], axis=1)
         return x + self.position[...].astype(x.dtype), mask
+
+    def valid(self, raw: jax.Array, length: jax.Array) -> jax.Array:
+        """Bool [B, n] over the first axis of a raw example (or [B, 1]): what lies within `length`."""
+        return jnp.arange(raw.shape[1]) < length[:, None]
 
 
 class Spectrogram(Tokenizer):
@@ -123,6 +128,9 @@ class Image(Tokenizer):
         if rng is not None and self.cfg.get("augment"):
             x = augment.image(x, rng, **self.cfg.augment)
         return patchify(x, tuple(self.cfg.patch_size))
+
+    def valid(self, raw, length):
+        return (length > 0)[:, None]
 
     def tokens_seen(self, length):
         return jnp.where(length > 0, self.count, 0)

@@ -55,8 +55,9 @@ class Best:
     step: int = 0
 
     def offer(self, params: dict, score: float, step: int) -> None:
+        score = float(np.float32(score))  # as a checkpoint keeps it: a resumed run must compare the same numbers
         if score > self.score:  # copies: the step donates its buffers
-            self.params, self.score, self.step = jax.tree.map(jnp.copy, params), float(score), step
+            self.params, self.score, self.step = jax.tree.map(jnp.copy, params), score, step
 
 
 @dataclass
@@ -88,9 +89,10 @@ def fit(job: Job, mesh: Mesh) -> Outcome:
         log.close()
         progress.close()
         checkpoints.close()
-    kept = best.params if job.validate else _averaged(state)
+    chosen = job.validate and recipe.validate_every
+    kept = best.params if chosen else _averaged(state)
     outcome = Outcome(jax.device_get(kept), recipe.steps, None, start, time.monotonic() - begun)
-    if job.validate:
+    if chosen:
         outcome.best_step, outcome.best_score = best.step, best.score
     return outcome
 

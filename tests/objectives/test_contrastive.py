@@ -87,15 +87,15 @@ def test_what_masked_rows_hold_does_not_matter(garbage):
 
 def test_scale_of_the_embeddings_does_not_matter():
     z = embeddings()
-    np.testing.assert_allclose(
-        info_nce(z["a"] * 50, z["b"] / 50, 0.07), info_nce(z["a"], z["b"], 0.07), rtol=1e-5
-    )
+    np.testing.assert_allclose(info_nce(z["a"] * 50, z["b"] / 50, 0.07), info_nce(z["a"], z["b"], 0.07), rtol=1e-5)
 
 
 def test_pairs_are_averaged_over_those_with_two_examples():
     z = embeddings(size=6, names="abcd", seed=1)
-    present = {m: np.array(list(v), int).astype(bool) for m, v in
-               {"a": "111100", "b": "011111", "c": "100011", "d": "000000"}.items()}
+    present = {
+        m: np.array(list(v), int).astype(bool)
+        for m, v in {"a": "111100", "b": "011111", "c": "100011", "d": "000000"}.items()
+    }
     loss, pairs = pairwise_info_nce(z, {m: jnp.asarray(p) for m, p in present.items()}, 0.2)
     expected, valid = {}, 0
     for a, b in itertools.combinations("abcd", 2):
