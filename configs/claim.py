@@ -1,19 +1,13 @@
 """The paper's claim on a fresh draw of the quickstart's world: three seeds, every method, intervals."""
 
-import importlib.util
 from pathlib import Path
+
+from mmr_jax import config as c
 
 
 def get_config():
-    config = _quickstart().get_config()
+    config = c.load(Path(__file__).with_name("quickstart.py"))
     config.name = "claim"
     config.data.seed = 1
     config.seeds = (1, 2, 3)
     return config
-
-
-def _quickstart():
-    spec = importlib.util.spec_from_file_location("quickstart", Path(__file__).parent / "quickstart.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module

@@ -95,6 +95,7 @@ def base(data: str, modalities: Mapping[str, Mapping]) -> ConfigDict:
     config.pretrain.modalities = ("all",)  # an axis of the study: subsets to pretrain on, "all" or "a+b"
     config.probe = _recipe(400, 256, 1e-2)
     config.probe.optim.weight_decay = 1e-4
+    config.probe.optim.clip = 0.0  # a common norm would couple the heads, which are trained side by side
     config.finetune = _recipe(150, 64, 3e-4, select="best")  # best on validation (M_E = M_T), or last
     config.finetune.validate_every = 50
     config.finetune.init_head = "probe"  # probe or zero

@@ -3,6 +3,8 @@
 import difflib
 from collections.abc import Iterable
 
+MANY = 16
+
 
 class UserError(ValueError):
     """Bad input or configuration: one line that says what is wrong, what was expected and what to do.
@@ -20,7 +22,11 @@ class Interrupted(Exception):
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:
-    """A hint `; did you mean X?` (or the allowed names) for an unknown `name`."""
+    """A hint for an unknown `name`: `; did you mean X?`, or the allowed names, or the nearest of very many."""
     allowed = [str(a) for a in allowed]
     close = difflib.get_close_matches(name, allowed, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(allowed))}"
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    if len(allowed) <= MANY:
+        return f"; known: {', '.join(sorted(allowed))}"
+    return f"; the nearest is {difflib.get_close_matches(name, allowed, n=1, cutoff=0.0)[0]!r}"

@@ -33,7 +33,7 @@ def get_config(argument=""):
     changes |= {f"{part}.batch_size": 8 for part in ("pretrain", "probe", "finetune")}
     changes |= {"pretrain.steps": 4, "probe.steps": 4, "finetune.steps": 4, "finetune.validate_every": 2}
     changes |= {f"{part}.log_every": 1 for part in ("pretrain", "probe", "finetune")}
-    changes |= {"study.bootstrap": 20, "name": "toy"}
+    changes |= {"name": "toy"}
     for key, value in changes.items():
         configs.set_field(config, key, value)
     return config

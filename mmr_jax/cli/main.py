@@ -7,7 +7,7 @@ import importlib
 import re
 import sys
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from mmr_jax import config as configs
 from mmr_jax.errors import Diverged, Interrupted, UserError, nearest
@@ -74,6 +74,7 @@ def _guarded(command, argv) -> int:
     """Run a command and turn its ends into exit codes."""
     if len(argv) > 1:
         raise UserError(f"unexpected argument {argv[1]!r}; flags are written --name=value")
+    logging.set_verbosity(logging.WARNING)  # orbax tells of every file
     try:
         command.run()
     except (UserError, Diverged, Interrupted) as error:

@@ -1,5 +1,4 @@
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import toy
@@ -30,12 +29,8 @@ def advance(objective, params, batches, steps=1, mesh=None, ema=0.0, **optim):
 
 CASES = {
     "supervised": ({}, lambda m: Supervised(m, ("audio",))),
-    "supervised of two, shared trunk": ({"adapter_depth": 1}, lambda m: Supervised(m, ("audio", "text"))),
-    "backbone": ({"embedding": "backbone"}, lambda m: Supervised(m, ("text",))),
-    "modality dropout": ({}, lambda m: ModalityDropout(m, ("image", "text"))),
     "masd": ({}, lambda m: Masd(m, ("audio",))),
     "joint": (toy.JOINT, lambda m: Supervised(m, ("image", "text"))),
-    "joint masd": (toy.JOINT, lambda m: Masd(m, ("image",))),
     "contrastive": ({"adapter_depth": 1}, lambda m: Contrastive(m, ("image", "text"))),
     "frozen": ({"adapter_depth": 1}, lambda m: Frozen(Supervised(m, ("audio",)), ("/tokenizers/", "^encoder/shared"))),
 }
@@ -50,7 +45,7 @@ def test_what_does_not_train_stays_and_what_trains_moves(case):
     before, after = tree.flatten(params), tree.flatten(states[-1].params)
     moved = {path for path in before if (before[path] != after[path]).any()}
     assert moved == {path for path in before if objective.trains(path)}
-    assert 0 < len(moved) < len(before) or case in ("masd", "joint masd")
+    assert 0 < len(moved) < len(before) or case == "masd"
     moments = tree.flatten(next(s for s in jax.tree.leaves(states[-1].opt_state, is_leaf=is_adam) if is_adam(s)).mu)
     assert set(moments) == moved
 
@@ -88,7 +83,6 @@ def test_what_an_absent_modality_holds_changes_nothing_in_a_step(changes):
                 batch["inputs"][m][~there] = noise["inputs"][m][~there]
             states.append(advance(objective, params, {"labelled": batch})[0][-1])
         toy.assert_same(states[0].params, states[1].params)
-        toy.assert_same(dict(enumerate(jax.tree.leaves(states[0].opt_state))) and {}, {})
         for a, b in zip(*(jax.tree.leaves(s.opt_state) for s in states), strict=True):
             np.testing.assert_array_equal(a, b)
 
@@ -149,9 +143,10 @@ OBJECTIVES = {
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_one_device_equals_eight(name):
     """The same five losses on one device, with data parallelism, and with all three mesh axes."""
-    model = toy.model({"adapter_depth": 1})
-    params, present = toy.parameters(model), MISSING
-    batches = {"labelled": toy.batch(8, 1, present), "unlabelled": toy.batch(8, 2, present)}
+    modalities = {m: toy.MODALITIES[m] for m in ("image", "text")}
+    model = toy.model({"adapter_depth": 1}, modalities)
+    params = toy.parameters(model)
+    batches = {s: toy.batch(8, i, MISSING, modalities) for i, s in enumerate(("labelled", "unlabelled"))}
     objective = OBJECTIVES[name](model)
     batches = {source: batches[source] for source in objective.sources}
     losses, last = [], []
@@ -172,4 +167,3 @@ def test_equal_stages_share_one_program():
     programs = [make_program(Supervised(model, ("audio",)), cfg, 10, 0.0, mesh) for _ in range(2)]
     assert programs[0] is programs[1]
     assert make_program(Supervised(model, ("text",)), cfg, 10, 0.0, mesh) is not programs[0]
-    assert jnp.float32(0) == 0

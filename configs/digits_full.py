@@ -1,0 +1,19 @@
+"""Spoken and handwritten digits with all 2400 training pairs labelled: accuracy on the official test pairs."""
+
+from pathlib import Path
+
+from mmr_jax import config as c
+
+
+def get_config():
+    config = c.load(Path(__file__).with_name("digits.py"))
+    config.name = "digits_full"
+    config.seeds = (0, 1, 2)
+    config.data.labelled = 2400
+    config.finetune.steps = 1500
+    config.finetune.batch_size = 128
+    config.finetune.validate_every = 100
+    config.finetune.optim = c.optim(lr=2e-3, warmup_steps=50)
+    config.study.methods = ("linear_probe", "finetune")
+    config.study.export = "finetune"
+    return config

@@ -1,0 +1,88 @@
+import json
+
+import pytest
+import toy
+
+from mmr_jax import config as configs
+from mmr_jax.errors import UserError
+
+
+def changed(key, value):
+    config = toy.get_config()
+    configs.set_field(config, key, value)
+    return config
+
+
+@pytest.mark.parametrize("key, message", [
+    ("finetune.optim.lrr", r"no field 'finetune.optim.lrr'; did you mean 'finetune.optim.lr'"),
+    ("finetun.steps", r"no field 'finetun'; did you mean 'finetune.steps'"),
+    ("finetune.steps.x", r"no field 'finetune.steps.x'; did you mean 'finetune.steps'"),
+    ("data.unlabeled", r"no field 'data.unlabeled'; did you mean 'data.unlabelled'"),
+    ("modalities.audio.mel", r"did you mean 'modalities.audio.mels'"),
+])  # fmt: skip
+def test_an_unknown_field_names_the_nearest(key, message):
+    with pytest.raises(UserError, match=message):
+        configs.load("tests/toy.py", {key: 1})
+
+
+def test_load_applies_overrides_and_locks():
+    config = configs.load("tests/toy.py", {"finetune.optim.lr": 0.5, "seeds": [1, 2], "modalities.audio.mels": 32})
+    assert (config.finetune.optim.lr, config.seeds, config.modalities.audio.mels) == (0.5, (1, 2), 32)
+    with pytest.raises(AttributeError):
+        config.new = 1
+    assert configs.load("tests/toy.py:joint").model.fusion == "joint"
+
+
+def test_a_value_of_another_type_is_refused():
+    with pytest.raises(UserError, match="config field 'finetune.steps'"):
+        configs.load("tests/toy.py", {"finetune.steps": "many"})
+
+
+def test_an_absent_file_is_refused():
+    with pytest.raises(UserError, match="config 'configs/absent.py' does not exist"):
+        configs.load("configs/absent.py")
+
+
+@pytest.mark.parametrize("key, value, message", [
+    ("study.methods", ("finetune", "mased"), "unknown method 'mased'; did you mean 'masd'"),
+    ("study.train_subsets", ("audio+vidoe",), "study.train_subsets: .*unknown modality 'vidoe'"),
+    ("study.train_subsets", ("audio+audio",), "twice"),
+    ("study.train_subsets", ("audio+",), "no modality subset"),
+    ("pretrain.modalities", ("all", "txt"), "pretrain.modalities: .*did you mean 'text'"),
+    ("model.fusion", "means", "model.fusion is 'means'; did you mean 'mean'"),
+    ("model.embedding", "project", "did you mean 'projected'"),
+    ("finetune.select", "bst", "did you mean 'best'"),
+    ("finetune.init_head", "probes", "did you mean 'probe'"),
+    ("masd.source", "pretrain", "did you mean 'pretraining'"),
+])  # fmt: skip
+def test_check_refuses_what_no_stage_could_use(key, value, message):
+    configs.check(toy.get_config())
+    with pytest.raises(UserError, match=message):
+        configs.check(changed(key, value))
+
+
+def test_modality_names_are_plain():
+    config = configs.base("synthetic", {"au/dio": toy.MODALITIES["audio"]})
+    with pytest.raises(UserError, match="'au/dio'.*letters, digits"):
+        configs.check(config)
+
+
+def test_unknown_fields_of_a_modality_are_refused():
+    for make in (configs.spectrogram, configs.image, configs.video, configs.text, configs.features):
+        with pytest.raises(UserError, match="has no field 'lenght'"):
+            make(lenght=3)
+
+
+def test_a_written_config_reads_back_the_same():
+    config = toy.get_config("joint")
+    config.finetune.optim.groups = (("head", 10.0), ("tokenizers", 0.1))
+    plain = configs.to_dict(config)
+    again = configs.from_dict(json.loads(json.dumps(plain)))
+    assert configs.to_dict(again) == plain and configs.difference(again, config) == {}
+    assert again.finetune.optim.groups == config.finetune.optim.groups
+    assert configs.freeze(again) == configs.freeze(config.lock())
+
+
+def test_difference_names_old_and_new():
+    found = configs.difference(changed("masd.weight", 2.0), toy.get_config())
+    assert found == {"masd.weight": (1.0, 2.0)}

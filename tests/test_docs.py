@@ -1,0 +1,50 @@
+"""The examples of the documentation run, and the notebook too."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = ("README.md", "docs/api.md", "docs/extend.md", "docs/study.md")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_python_examples_run(page):
+    """All blocks of a page, in order, in one namespace; their asserts are the checks."""
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(), flags=re.M | re.S)
+    namespace: dict = {}
+    for block in blocks:
+        exec(compile(block, page, "exec"), namespace)
+    assert blocks or page == "docs/study.md"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page):
+    targets = re.findall(r"\]\((?!http)([^)#]+)", (ROOT / page).read_text())
+    missing = [t for t in targets if not (ROOT / page).parent.joinpath(t).exists()]
+    assert not missing
+
+
+def test_readme_names_every_config_and_command():
+    from mmr_jax.cli.main import COMMANDS
+
+    text = (ROOT / "README.md").read_text()
+    configs = sorted(p.relative_to(ROOT).as_posix() for p in (ROOT / "configs").rglob("*.py"))
+    assert [c for c in configs if c not in text] == []
+    assert [c for c in COMMANDS if f"`mmr {c}" not in text and f"`{c}`" not in text] == []
+
+
+def test_notebook(tmp_path, monkeypatch):
+    """Every cell runs at a small scale; the matrix, the alpha curve and the user's own scores come out."""
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    monkeypatch.setenv("MMR_NOTEBOOK_SCALE", "0.02")
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    book = nbformat.read(ROOT / "docs/colab/robustness.ipynb", as_version=4)
+    nbclient.NotebookClient(book, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    outputs = [o for cell in book.cells if cell.cell_type == "code" for o in cell.outputs]
+    pictures = [o for o in outputs if "image/png" in o.get("data", {})]
+    text = " ".join(o["data"]["text/plain"] for o in outputs if o.output_type == "execute_result")
+    assert len(pictures) >= 4
+    assert "'robustness'" in text and "index.html" in text
