@@ -10,6 +10,7 @@ def get_config():
     config.name = "digits_full"
     config.seeds = (0, 1, 2)
     config.data.labelled = 2400
+    config.pretrain.steps = 500
     config.finetune.steps = 1500
     config.finetune.batch_size = 128
     config.finetune.validate_every = 100

@@ -1,8 +1,7 @@
-"""Configs: every field of a study with its default, loading from a file, overrides, checks, and the difference."""
+"""Configs: every field of a study with its default, loading from a file, overrides, and the difference."""
 
 import importlib.util
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,7 +9,6 @@ from ml_collections import ConfigDict, FrozenConfigDict
 
 from mmr_jax.data.source import default_config as data_defaults
 from mmr_jax.errors import UserError, nearest
-from mmr_jax.robustness.subsets import parse_subset
 
 METHODS = ("linear_probe", "finetune", "modality_dropout", "masd", "wise_ft", "masd_wise_ft")
 """What a study compares; `methods.py` says how each is made."""
@@ -184,46 +182,3 @@ def to_dict(config: Mapping) -> dict:
 def freeze(config: ConfigDict) -> FrozenConfigDict:
     """A hashable copy: what compiled programs are cached by."""
     return FrozenConfigDict(config)
-
-
-def check(config: ConfigDict) -> None:
-    """Refuse what no stage could use, with a line that names the field."""
-    names = sorted(config.modalities)
-    for method in config.study.methods:
-        if method not in METHODS:
-            raise UserError(f"study.methods: unknown method {method!r}{nearest(method, METHODS)}")
-    if config.study.export and config.study.export not in config.study.methods:
-        near = nearest(config.study.export, config.study.methods)
-        raise UserError(f"study.export is {config.study.export!r}, which is not in study.methods{near}")
-    for subset in config.study.train_subsets:
-        _check_subset("study.train_subsets", subset, names)
-    for subset in config.pretrain.modalities:
-        if subset != "all":
-            _check_subset("pretrain.modalities", subset, names)
-    _check_choices(config)
-    for name in names:
-        if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
-            raise UserError(f"modality {name!r}: names are letters, digits, _ and -")
-
-
-def _check_subset(field: str, subset: str, names: list[str]) -> None:
-    try:
-        parse_subset(subset, names)
-    except UserError as error:
-        raise UserError(f"{field}: {error}") from None
-
-
-def _check_choices(config: ConfigDict) -> None:
-    choices = {
-        "model.fusion": ("mean", "joint"),
-        "model.embedding": ("projected", "backbone"),
-        "model.stream_norms": ("own", "shared"),
-        "model.pool": ("mean", "cls"),
-        "finetune.select": ("best", "last"),
-        "finetune.init_head": ("probe", "zero"),
-        "masd.source": ("pretraining", "train"),
-    }
-    fields = flatten(config)
-    for key, allowed in choices.items():
-        if fields[key] not in allowed:
-            raise UserError(f"{key} is {fields[key]!r}{nearest(str(fields[key]), allowed)}; choose from {allowed}")

@@ -7,6 +7,7 @@ only what it touches.
 import functools
 import hashlib
 import json
+import re
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -20,6 +21,7 @@ from rich.console import Console
 
 from mmr_jax import config as configs
 from mmr_jax import methods, stages
+from mmr_jax.checks import check, check_splits
 from mmr_jax.data.source import Dataset, Source, Subset, load_dataset
 from mmr_jax.errors import UserError, nearest
 from mmr_jax.export import publish
@@ -29,6 +31,8 @@ from mmr_jax.seeds import fold_seed
 from mmr_jax.train import interrupt
 from mmr_jax.train.sharding import make_mesh
 
+# Fields that a stage's name holds already, or that change nothing in its result.
+_NEUTRAL = re.compile(r"^pretrain\.modalities$|\.(log_every|checkpoint_every)$")
 SCHEMA = 1  # raise it when stages of older versions must not be taken for finished
 
 
@@ -57,7 +61,7 @@ class Study:
     """A config and a workdir, and what the stages share: data, model, mesh."""
 
     def __init__(self, config: ConfigDict, workdir: str | Path, console: Console | None = None):
-        configs.check(config)
+        check(config)
         self.config, self.workdir = config, Path(workdir)
         self.console = console or Console()
         self.modalities = sorted(config.modalities)
@@ -66,7 +70,9 @@ class Study:
 
     @functools.cached_property
     def dataset(self) -> Dataset:
-        return load_dataset(self.config.data, self.config.modalities)
+        found = load_dataset(self.config.data, self.config.modalities)
+        check_splits(self.config.study.test_splits, list(found.splits))
+        return found
 
     @functools.cached_property
     def model(self) -> Model:
@@ -186,7 +192,11 @@ class Study:
         """The named blocks and fields of the config, and always data and modalities."""
         flat = configs.flatten(configs.to_dict(self.config))
         wanted = ("data", "modalities", *names)
-        return {k: v for k, v in flat.items() if any(k == w or k.startswith(w + ".") for w in wanted)}
+        return {
+            k: v
+            for k, v in flat.items()
+            if any(k == w or k.startswith(w + ".") for w in wanted) and not _NEUTRAL.search(k)
+        }
 
     # ---- what the evaluation of a method reads
 

@@ -4,6 +4,7 @@ import pytest
 import toy
 
 from mmr_jax import config as configs
+from mmr_jax.checks import check
 from mmr_jax.errors import UserError
 
 
@@ -54,17 +55,32 @@ def test_an_absent_file_is_refused():
     ("finetune.select", "bst", "did you mean 'best'"),
     ("finetune.init_head", "probes", "did you mean 'probe'"),
     ("masd.source", "pretrain", "did you mean 'pretraining'"),
+    ("seeds", (0, 0), "seeds names 0 twice"),
+    ("seeds", (), "seeds is empty"),
+    ("study.test_splits", (), "study.test_splits is empty"),
+    ("study.methods", ("masd", "masd_wise_ft", "masd"), "'masd' twice"),
+    ("study.train_subsets", ("audio+text", "text+audio"), "'audio.text' twice"),
+    ("pretrain.modalities", ("all", "audio+image+text"), "twice"),
+    ("pretrain.modalities", ("audio",), "single modality"),
+    ("finetune.label_share", 0.0, "not between"),
+    ("masd.train_share", 1.0, "not between"),
+    ("wise_ft.alpha", 1.5, "not between"),
+    ("finetune.steps", 0, "finetune.steps is 0"),
+    ("pretrain.log_every", 0, "pretrain.log_every is 0"),
+    ("finetune.freeze", ("(",), "no regular expression"),
+    ("probe.optim.name", "adan", "probe.optim.name: unknown optimiser 'adan'; did you mean 'adam"),
+    ("finetune.optim.schedule", "cosin", "finetune.optim.schedule: .*did you mean 'cosine'"),
 ])  # fmt: skip
 def test_check_refuses_what_no_stage_could_use(key, value, message):
-    configs.check(toy.get_config())
+    check(toy.get_config())
     with pytest.raises(UserError, match=message):
-        configs.check(changed(key, value))
+        check(changed(key, value))
 
 
 def test_modality_names_are_plain():
     config = configs.base("synthetic", {"au/dio": toy.MODALITIES["audio"]})
     with pytest.raises(UserError, match="'au/dio'.*letters, digits"):
-        configs.check(config)
+        check(config)
 
 
 def test_unknown_fields_of_a_modality_are_refused():

@@ -56,7 +56,7 @@ def test_branches_add_up_and_tokens_are_counted(tmp_path):
 
 
 def test_without_a_trained_method_only_pretraining_is_planned(tmp_path):
-    study = make(tmp_path, {**SMALL, **SIZES, "study.methods": ("linear_probe",)})
+    study = make(tmp_path, {**SMALL, **SIZES, "study.methods": ("linear_probe",), "study.export": ""})
     assert [p.name.split("/")[-1] for p in plans(study)] == ["pretrain"]
 
 

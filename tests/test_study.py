@@ -56,13 +56,21 @@ def test_a_changed_option_repeats_what_it_touches(changes, parts):
     assert touched(**changes) == (named(*parts) if parts else set())
 
 
-def test_more_methods_seeds_and_pretraining_sets_leave_the_others_alone():
-    base = keys()
-    for changes in ({"seeds": (0, 1)}, {"pretrain__modalities": ("all", "audio+text")}):
-        more = keys(**changes)
-        assert len(more) == 2 * len(base) - 1 and base.items() <= more.items()  # one export for all
+def test_more_methods_or_seeds_leave_the_others_alone():
+    base, more = keys(), keys(seeds=(0, 1))
+    assert len(more) == 2 * len(base) - 1 and base.items() <= more.items()  # one export for all
     fewer = keys(study__methods=("finetune",), study__export="")
     assert fewer.items() <= base.items() and not any("masd" in name for name in fewer)
+
+
+def test_more_pretraining_sets_leave_the_others_alone():
+    assert keys().items() <= keys(pretrain__modalities=("all", "audio+text")).items()
+
+
+@pytest.mark.parametrize("part", ["pretrain", "probe", "finetune"])
+@pytest.mark.parametrize("cadence", ["log_every", "checkpoint_every"])
+def test_how_often_is_logged_and_saved_repeats_nothing(part, cadence):
+    assert touched(**{f"{part}__{cadence}": 7}) == set()
 
 
 def test_a_written_config_gives_the_same_keys():
