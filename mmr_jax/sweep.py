@@ -7,7 +7,7 @@ alignment that pretraining reached there.
 
 import csv
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -26,23 +26,19 @@ MARKERS = "osD^vPX*"
 BASELINE = "finetune"
 
 
-def studies(config: ConfigDict, workdir: Path, console: Console) -> dict[tuple[str, str], Study]:
-    """A study per point, each with the point's fields set and a workdir of its own."""
-    found = {}
+def studies(config: ConfigDict, workdir: Path, console: Console | None) -> Iterator[tuple[str, str, Study]]:
+    """(axis, label, study) of each point: the point's fields set, a workdir of its own, made only when asked for."""
     for axis, label, changes in config.sweep:
-        point = configs.from_dict(configs.to_dict(config))
-        with point.unlocked():
-            point.sweep = ()
+        point = configs.from_dict({**configs.to_dict(config), "sweep": ()})
         for name, value in changes:
             configs.set_field(point, name, value)
-        found[axis, str(label)] = Study(point, Path(workdir) / "points" / f"{axis}={label}", console)
-    return found
+        yield axis, str(label), Study(point, Path(workdir) / "points" / f"{axis}={label}", console)
 
 
 def run(config: ConfigDict, workdir: Path, console: Console) -> None:
     """Run every point (finished stages are kept), then write sweep.csv and sweep.png and print the table."""
     rows = []
-    for (axis, label), study in studies(config, workdir, console).items():
+    for axis, label, study in studies(config, workdir, console):
         console.rule(f"{axis} = {label}")
         study.run()
         report(study, {})

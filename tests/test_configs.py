@@ -49,7 +49,7 @@ def test_study_is_built(path, tmp_path):
 def test_sweep_points_differ_only_where_they_say(tmp_path):
     config = toy(ROOT / "configs/when_masd_helps.py")
     base = configs.to_dict(config)
-    found = studies(config, tmp_path, None)
+    found = {(axis, label): study for axis, label, study in studies(config, tmp_path, None)}
     assert len(found) == len(config.sweep) >= 5
     for axis, label, changes in config.sweep:
         changed = configs.difference(configs.to_dict(found[axis, str(label)].config), base)
