@@ -13,6 +13,7 @@ def get_config():
     config.pretrain.steps = 500
     config.finetune.steps = 1500
     config.finetune.batch_size = 128
+    config.finetune.ema = 0.99
     config.finetune.validate_every = 100
     config.finetune.optim = c.optim(lr=2e-3, warmup_steps=50)
     config.study.methods = ("linear_probe", "finetune")
