@@ -1,4 +1,11 @@
-"""Spoken and handwritten digits, real data: 300 labelled pairs, 2100 unlabelled ones."""
+"""Spoken and handwritten digits, real data: 300 labelled pairs, 2100 unlabelled ones.
+
+    mmr run --config=configs/digits.py --workdir=runs/digits --config.data.root=FOLDER
+
+FOLDER holds fsdd/ and mnist/ (default: $MMR_DATA, else ../shared/data); --config.data.download=True fetches them.
+7 min on 2 cores that had other work to do as well. Expect R 89.1 % from fine-tuning and 92.6 % from MASD + WiSE-FT;
+docs/findings.md has the table. `--config.data.split=talker_out` holds a talker out of training.
+"""
 
 from mmr_jax import config as c
 

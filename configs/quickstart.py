@@ -1,4 +1,9 @@
-"""The embedded default: audio, video and captions of a synthetic world; every method; one seed."""
+"""The embedded default: audio, video and captions of a synthetic world; every method; one seed.
+
+    mmr run --config=configs/quickstart.py --workdir=runs/quickstart
+
+3 min on 2 cores. Expect R 20.5 % from fine-tuning and 22.6 % from MASD + WiSE-FT (chance 4.2 %).
+"""
 
 from mmr_jax import config as c
 
