@@ -1,4 +1,10 @@
-"""Spoken and handwritten digits with all 2400 training pairs labelled: accuracy on the official test pairs."""
+"""Spoken and handwritten digits with all 2400 training pairs labelled: accuracy on the official test pairs.
+
+    mmr run --config=configs/digits_full.py --workdir=runs/digits_full --config.data.root=FOLDER
+
+31 min on 2 cores that had other work to do as well. Expect, at M_E = M_T over 3 seeds, 99.0 % from audio, 97.1 % from
+image, 99.8 % from both on the 300 test pairs, and 97.4 % from image on MNIST's 10,000 test images.
+"""
 
 from pathlib import Path
 

@@ -10,6 +10,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mmr_jax.data.pipeline import eval_batches
 from mmr_jax.data.source import Source
+from mmr_jax.errors import UserError
 from mmr_jax.models.model import Model, cut, masked_mean
 from mmr_jax.robustness.subsets import subset_masks
 from mmr_jax.train import sharding
@@ -54,6 +55,8 @@ class SubsetEvaluator:
     """Class scores of one model for every subset in `subsets`; one program serves all parameters and methods."""
 
     def __init__(self, model: Model, subsets: Sequence[str], batch_size: int, mesh: Mesh):
+        if jax.process_count() > 1:  # labels are read per host and outputs are global: they would not match
+            raise UserError("evaluation runs on one host; start mmr evaluate on a single one")
         self.model, self.subsets, self.batch_size, self.mesh = model, tuple(subsets), batch_size, mesh
         sharding.check_batch(batch_size, mesh)
         self._masks = jnp.asarray(subset_masks(model.names, self.subsets))
@@ -69,14 +72,24 @@ class SubsetEvaluator:
 
     def _over(self, program, params, source) -> dict[str, np.ndarray]:
         params = jax.device_put(params, NamedSharding(self.mesh, PartitionSpec()))
-        rows = []
-        for batch in eval_batches(source, self.batch_size, jax.process_index(), jax.process_count()):
-            rows.append((program(params, sharding.put_batch(batch, self.mesh), self._masks), batch))
-        real = [np.asarray(batch["weight"]) > 0 for _, batch in rows]
-        outputs = [jax.device_get(out) for out, _ in rows]
+        rows, pending = [], None
+        for batch in eval_batches(source, self.batch_size):
+            out = program(params, sharding.put_batch(batch, self.mesh), self._masks)
+            if pending is not None:  # fetched while the next batch is under way; inputs are let go
+                rows.append(_real_rows(*pending))
+            pending = out, {k: batch[k] for k in ("weight", "label", "id")}
+        rows.append(_real_rows(*pending))
+        scores, valid, labels, ids = zip(*rows, strict=True)
         return {
-            "scores": np.concatenate([o[0][:, r] for o, r in zip(outputs, real, strict=True)], axis=1),
-            "valid": np.concatenate([o[1][:, r] for o, r in zip(outputs, real, strict=True)], axis=1),
-            "labels": np.concatenate([b["label"][r] for (_, b), r in zip(rows, real, strict=True)]),
-            "ids": np.concatenate([b["id"][r] for (_, b), r in zip(rows, real, strict=True)]),
+            "scores": np.concatenate(scores, axis=1),
+            "valid": np.concatenate(valid, axis=1),
+            "labels": np.concatenate(labels),
+            "ids": np.concatenate(ids),
         }
+
+
+def _real_rows(out: tuple[jax.Array, jax.Array], batch: Mapping) -> tuple[np.ndarray, ...]:
+    """(scores [S, n, C], valid [S, n], labels, ids) of the n rows of a batch that are no padding."""
+    real = batch["weight"] > 0
+    scores, valid = jax.device_get(out)
+    return scores[:, real], valid[:, real], batch["label"][real], batch["id"][real]
