@@ -15,7 +15,7 @@ def run_part(kinds: Sequence[str]) -> None:
     from mmr_jax.train import interrupt
 
     study = Study(config, workdir)
-    study.dataset  # noqa: B018  bad data is refused before anything is written
+    study.stages()  # bad data or a bad model is refused before anything is written
     options.write_config(workdir, config, changes)
     with interrupt.handled():
         study.run(kinds, options.ONLY.value)

@@ -23,7 +23,7 @@ def run() -> None:
         return dry_run(Study(config, options.WORKDIR.value or "."))
     workdir = Path(options.require(options.WORKDIR.value, "workdir", "runs/quickstart"))
     study = Study(config, workdir)
-    study.dataset  # noqa: B018  bad data is refused before anything is written
+    study.stages()  # bad data or a bad model is refused before anything is written
     options.write_config(workdir, config, changes)
     with interrupt.handled():
         if config.sweep:
