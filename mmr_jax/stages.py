@@ -126,6 +126,9 @@ def train(study, stage, directory: Path) -> dict:
     if recipe.init_head == "zero":
         params["head"] = jax.tree.map(np.zeros_like, params["head"])
     sources = {"labelled": study.labelled(stage.seed), "unlabelled": study.distillation(stage.seed)}
+    validate = _validation(study, stage.train) if recipe.select == "best" else None
+    if validate:
+        validate(params)  # compiled here: after the first step nothing compiles any more
     job = Job(
         stage.name,
         stage.seed,
@@ -134,7 +137,7 @@ def train(study, stage, directory: Path) -> dict:
         freeze(recipe),
         sources,
         params,
-        validate=_validation(study, stage.train) if recipe.select == "best" else None,
+        validate=validate,
         data_name=f"downstream/{stage.train}",
     )
     outcome = fit(job, study.mesh)

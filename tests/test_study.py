@@ -1,6 +1,7 @@
 import io
 import itertools
 
+import jax
 import numpy as np
 import pytest
 import toy
@@ -10,6 +11,7 @@ from mmr_jax import config as configs
 from mmr_jax.errors import UserError
 from mmr_jax.methods import INTERPOLATED
 from mmr_jax.study import Study
+from mmr_jax.train.log import StageProgress
 
 
 def study(directory, argument="", **changes):
@@ -171,3 +173,21 @@ def test_a_whole_study_of_three_modalities(tmp_path):
     made = study(tmp_path)
     made.run()
     check_scores(made)
+
+
+def test_nothing_compiles_after_the_first_step_of_a_training_stage(tmp_path, monkeypatch):
+    """Counted with the study's own validation; the first step is done when its metrics are read."""
+    compiled, active = [], []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, duration, **_: compiled.append(event) if active and "backend_compile" in event else None
+    )
+    made = study(tmp_path, "two", study__methods=("finetune",), study__export="", finetune__steps=6)
+    made.run(only="/probe")
+    update, close = StageProgress.update, StageProgress.close
+    monkeypatch.setattr(StageProgress, "update", lambda *a: (active.append(True), update(*a)))
+    monkeypatch.setattr(StageProgress, "close", lambda *a: (active.clear(), close(*a)))
+    made.run(("train",))
+    assert compiled == []
+    active.append(True)
+    jax.jit(lambda x: x * 3 + 2)(np.arange(5))  # the listener does hear compilations
+    assert compiled
