@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,22 +10,32 @@ from ml_collections import ConfigDict, FrozenConfigDict
 
 from mmr_jax.data.source import default_config as data_defaults
 from mmr_jax.errors import UserError, nearest
+from mmr_jax.files import write_json
 
-METHODS = ("linear_probe", "finetune", "modality_dropout", "masd", "wise_ft", "masd_wise_ft")
-"""What a study compares; `methods.py` says how each is made."""
+# Fields that change where and how a study runs, but no number of it: in the digest of no stage.
+NEUTRAL = re.compile(
+    r"^mesh\.|^study\.eval_batch_size$|^data\.(root|cache_dir|download|cache)$|\.(log_every|checkpoint_every)$"
+    r"|^(pretrain|probe)\.validate_every$"
+)
 
 
 def spectrogram(**changes) -> dict:
     """A modality of kind spectrogram; defaults are McKinzie et al.'s audio (8 s at 16 kHz, 128 mels, 16 x 16)."""
     defaults = dict(kind="spectrogram", sample_rate=16000, samples=128000, frames=800, mels=128, patch_size=(16, 16))
     front_end = dict(window_ms=25.0, hop_ms=10.0, window="hamming", mean=-5.0, std=4.0)
-    augment = dict(time_mask=0, mel_mask=0, roll=0, noise=0.0)
+    # padding "masked": tokens past the clip do not exist; "input": they are seen as frames of value `fill` (CAV-MAE).
+    # `fill` is in normalised units and also what SpecAugment's bands hold; CAV-MAE's is -mean / std.
+    front_end |= dict(padding="masked", fill=0.0)
+    augment = dict(time_mask=0, mel_mask=0, roll=0, noise=0.0, uniform_noise=0.0)
     return _changed({**defaults, **front_end, "augment": augment}, changes, "spectrogram")
 
 
 def image(**changes) -> dict:
-    """A modality of kind image, uint8."""
-    defaults = dict(kind="image", height=224, width=224, channels=3, patch_size=(16, 16), mean=0.5, std=0.25)
+    """A modality of kind image, uint8; `mean` and `std` are numbers or one number per channel.
+
+    `frames` n > 0: an example holds n frames of which training draws one; evaluation averages the probabilities.
+    """
+    defaults = dict(kind="image", height=224, width=224, channels=3, patch_size=(16, 16), mean=0.5, std=0.25, frames=0)
     augment = dict(shift=0.0, rotate=0.0, scale=0.0)
     return _changed({**defaults, "augment": augment}, changes, "image")
 
@@ -62,7 +73,10 @@ def optim(**changes) -> ConfigDict:
 def _recipe(steps: int, batch_size: int, lr: float, **more) -> ConfigDict:
     """A block that train/loop.py runs. The learning rate and all else of the optimiser are in `optim`."""
     cadence = dict(log_every=10, checkpoint_every=200, validate_every=0)
-    return ConfigDict(dict(steps=steps, batch_size=batch_size, ema=0.0, optim=optim(lr=lr), **cadence, **more))
+    # what is kept: an exponential average (ema > 0), or the mean of the weights at every `average_every`-th step
+    # from `average_from` on (the mean of epoch checkpoints), or neither
+    averages = dict(ema=0.0, average_every=0, average_from=0)
+    return ConfigDict(dict(steps=steps, batch_size=batch_size, optim=optim(lr=lr), **averages, **cadence, **more))
 
 
 def base(data: str, modalities: Mapping[str, Mapping]) -> ConfigDict:
@@ -78,19 +92,35 @@ def base(data: str, modalities: Mapping[str, Mapping]) -> ConfigDict:
         fusion="mean",  # mean (Eq. 7) or joint (one stream over the tokens of the subset)
         stream_norms="own",  # in shared blocks: a pair of norms per stream, or shared by all
         embedding="projected",  # what Eq. 7 averages: projected (where pretraining aligned them) or backbone
-        normalize=True,
+        normalize="l2",  # of that embedding: l2 (length sqrt(D)), layer (a LayerNorm that trains) or none
         projection=dict(kind="linear", dim=64),  # none, linear or mlp
         activation="gelu",
         norm_eps=1e-6,
         causal=False,
         class_token=False,
-        pool="mean",  # mean or cls
+        pool="mean",  # mean, cls or last (the last valid token)
+        positions="learned",  # or sincos: fixed in pretraining, trained afterwards
+        modality_token=False,  # a learned vector per modality, added to all its tokens
+        pre_norm=False,  # a LayerNorm before the first block (CLIP)
+        patch_bias=True,
         scan_layers=True,
         dtype="float32",  # compute dtype; parameters and losses are float32
+        attention="auto",  # xla, kernel (TPU, see models/attention.py), or auto: whichever suits device and shapes
     )
     config.model.overrides = ConfigDict()  # modality -> any of the fields above, for separate encoders
-    config.pretrain = _recipe(600, 128, 1e-3, temperature=0.07, learn_temperature=False, symmetric=True)
+    config.pretrain = _recipe(600, 128, 1e-3, temperature=0.07, learn_temperature=False)
     config.pretrain.modalities = ("all",)  # an axis of the study: subsets to pretrain on, "all" or "a+b"
+    config.pretrain.direction = "both"  # forward: of a pair the alphabetically first queries, or backward
+    config.pretrain.objective = "contrastive"  # or masked, to which the fields below belong
+    config.pretrain.reconstruction_weight = 1.0  # a weight of 0 leaves its part out of the program
+    config.pretrain.contrastive_weight = 0.0
+    config.pretrain.norm_targets = True  # patches are normalised one by one before they are predicted
+    config.pretrain.mask_together = False  # over the concatenated tokens (vanilla AV-MAE); else each modality alone
+    # mode of a spectrogram: uniform, time, frequency or time_frequency; of the others: uniform
+    config.pretrain.masking = {m: dict(ratio=0.75, mode="uniform") for m in modalities}
+    config.pretrain.decoder = dict(width=32, depth=2, heads=4, mlp_dim=128)
+    config.pretrain.init = ""  # a folder written by mmr convert, from which weights are taken where they fit
+    config.pretrain.init_from = {m: m for m in modalities}  # whose weights there each modality takes; "": nobody's
     config.probe = _recipe(400, 256, 1e-2)
     config.probe.optim.weight_decay = 1e-4
     config.probe.optim.clip = 0.0  # a common norm would couple the heads, which are trained side by side
@@ -99,15 +129,23 @@ def base(data: str, modalities: Mapping[str, Mapping]) -> ConfigDict:
     config.finetune.init_head = "probe"  # probe or zero
     config.finetune.freeze = ()  # regexes on parameter paths that stay as pretrained
     config.finetune.label_share = 1.0  # share of the labelled set that is used
+    config.finetune.labels = ""  # a file of enhanced labels that replace those of the labelled set
+    config.finetune.balanced = False  # draw examples with replacement, rare classes more often
+    config.finetune.mixup = 0.0  # probability that an example is mixed with another of its batch
+    config.finetune.mixup_alpha = 10.0  # of the Beta distribution of the share
+    config.finetune.label_smoothing = 0.0
     config.masd = dict(weight=1.0, temperature=1.0, source="pretraining", train_share=0.2)
     config.modality_dropout = dict(rate=0.5)
     config.wise_ft = dict(alphas=(0.0, 0.25, 0.5, 0.75, 1.0), alpha=0.75)
     config.study = dict(
-        methods=METHODS,
+        # any of methods.METHODS
+        methods=("linear_probe", "finetune", "modality_dropout", "masd", "wise_ft", "masd_wise_ft"),
         train_subsets=(),  # M_T to train on; () is all non-empty subsets
         eval_batch_size=256,
         test_splits=("test",),  # the first makes the matrix, the others extra tables
         save_predictions=True,  # per-example scores of the methods in the main table
+        retrieval=1000,  # test examples among which pretrained embeddings are searched; 0: none
+        reconstructions=4,  # test examples whose reconstructions are drawn after masked pretraining; 0: none
         export="masd_wise_ft",  # the method whose model (trained on all modalities) mmr predict serves; "": none
     )
     config.sweep = ()  # points of a study of studies: (axis, label, ((field, value), ...)), see sweep.py
@@ -122,12 +160,20 @@ def load(path: str | Path, overrides: Mapping[str, object] | None = None) -> Con
         raise UserError(f"config {file!r} does not exist; the configs are in configs/")
     spec = importlib.util.spec_from_file_location(Path(file).stem, file)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except SyntaxError as error:
+        raise UserError(syntax_error(error)) from None
     config = module.get_config(argument) if argument else module.get_config()
     config.lock()
     for key, value in (overrides or {}).items():
         set_field(config, key, value)
     return config
+
+
+def syntax_error(error: SyntaxError) -> str:
+    """One line for a config file that is no Python."""
+    return f"{error.filename}, line {error.lineno}: {error.msg}"
 
 
 def from_dict(plain: Mapping) -> ConfigDict:
@@ -177,6 +223,13 @@ def to_dict(config: Mapping) -> dict:
     """Plain nested dict of JSON values."""
     plain = config.to_dict() if hasattr(config, "to_dict") else config
     return json.loads(json.dumps(plain))
+
+
+def write(workdir: Path, config: ConfigDict, changes: Mapping) -> None:
+    """Keep the resolved config and its difference from the file beside the results."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    write_json(workdir / "config.json", to_dict(config))
+    write_json(workdir / "config_diff.json", changes)
 
 
 def freeze(config: ConfigDict) -> FrozenConfigDict:

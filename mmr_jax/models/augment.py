@@ -27,30 +27,60 @@ def image(x: jax.Array, rng: jax.Array, *, shift: float = 0.0, rotate: float = 0
     return jax.vmap(warp)(x, angle, zoom, shift * draws[:, 2:])
 
 
-def _band(rng: jax.Array, batch: int, size: int, widest: int) -> jax.Array:
-    """Boolean [B, size]: one band of random width in 0..widest at a random place, per example."""
+def _band(rng: jax.Array, size: int, valid: jax.Array, widest: int) -> jax.Array:
+    """Boolean [B, size]: one band within the first `valid` places of each example, int32 [B].
+
+    Width is U(0, widest) and start U(0, valid - width), both rounded down (as torchaudio does it, so a band has at most
+    widest - 1 places).
+    """
     width_key, start_key = jax.random.split(rng)
-    width = jax.random.randint(width_key, (batch, 1), 0, widest + 1)
-    start = (jax.random.uniform(start_key, (batch, 1)) * (size - width + 1)).astype(jnp.int32)
+    valid = valid[:, None]
+    width = jnp.minimum(jax.random.uniform(width_key, valid.shape) * widest, valid)
+    start = jnp.floor(jax.random.uniform(start_key, valid.shape) * (valid - width))
     place = jnp.arange(size)
-    return (place >= start) & (place < start + width)
+    return (place >= start) & (place < start + jnp.floor(width))
+
+
+def _roll(x: jax.Array, shift: jax.Array, valid: jax.Array) -> jax.Array:
+    """The first `valid` frames of x [B, frames, mels] moved circularly by `shift`; the others stay."""
+    place, valid = jnp.arange(x.shape[1]), valid[:, None]
+    source = jnp.where(place < valid, (place - shift[:, None]) % jnp.maximum(valid, 1), place)
+    return jnp.take_along_axis(x, source[..., None], axis=1)
 
 
 def spectrogram(
-    x: jax.Array, rng: jax.Array, *, time_mask: int = 0, mel_mask: int = 0, roll: int = 0, noise: float = 0.0
+    x: jax.Array,
+    rng: jax.Array,
+    valid: jax.Array | None = None,
+    *,
+    time_mask: int = 0,
+    mel_mask: int = 0,
+    roll: int = 0,
+    noise: float = 0.0,
+    uniform_noise: float = 0.0,
+    fill: float = 0.0,
 ) -> jax.Array:
-    """SpecAugment on normalised spectrograms float32 [B, frames, mels] (arXiv 1904.08779, without time warping).
+    """SpecAugment without time warping (arXiv 1904.08779), noise and a roll on normalised float32 [B, frames, mels].
 
-    One time band of at most `time_mask` frames and one mel band of at most `mel_mask` bins are set to the mean (0);
-    `roll` moves the clip by up to that many frames, circularly; `noise` is the deviation of added Gaussian noise.
+    One time band of less than `time_mask` frames and one mel band of less than `mel_mask` bins become `fill`. `noise`
+    is the deviation of Gaussian noise. `uniform_noise` adds that much times U[0, 1) per cell times U[0, 1) per example
+    (CAV-MAE: 0.1). `roll` moves the clip by up to that many frames, circularly. Bands in time and the roll stay within
+    the first `valid` frames, int32 [B] (default: all), so that nothing of a short clip leaves its token mask.
     """
-    if not (time_mask or mel_mask or roll or noise):
+    if not (time_mask or mel_mask or roll or noise or uniform_noise):
         return x
     time_key, mel_key, roll_key, noise_key = jax.random.split(rng, 4)
     batch, frames, mels = x.shape
+    valid = jnp.full(batch, frames) if valid is None else valid
+    in_time = _band(time_key, frames, valid, time_mask)
+    in_mel = _band(mel_key, mels, jnp.full(batch, mels), mel_mask)
+    x = jnp.where(in_time[:, :, None] | in_mel[:, None, :], fill, x)
     if noise:
         x = x + noise * jax.random.normal(noise_key, x.shape)
+    if uniform_noise:
+        cell_key, level_key = jax.random.split(jax.random.fold_in(noise_key, 1))
+        level = uniform_noise * jax.random.uniform(level_key, (batch, 1, 1))
+        x = x + level * jax.random.uniform(cell_key, x.shape)
     if roll:
-        x = jax.vmap(lambda a, n: jnp.roll(a, n, axis=0))(x, jax.random.randint(roll_key, (batch,), -roll, roll + 1))
-    hidden = _band(time_key, batch, frames, time_mask)[:, :, None] | _band(mel_key, batch, mels, mel_mask)[:, None, :]
-    return jnp.where(hidden, 0.0, x)
+        x = _roll(x, jax.random.randint(roll_key, (batch,), -roll, roll + 1), valid)
+    return x

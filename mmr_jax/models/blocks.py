@@ -8,6 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from mmr_jax.models.attention import plain_attention, uses_kernel
+from mmr_jax.models.attention_kernel import add_bias, grouped, kernel_attention
+
 
 def gelu(x: jax.Array) -> jax.Array:
     """Exact GELU by erf. jax.nn.gelu takes erfc, whose expansion doubles a small model's step time on CPUs."""
@@ -32,19 +35,7 @@ class BlockConfig:
     norm_eps: float = 1e-6
     causal: bool = False
     dtype: str = "float32"
-
-
-def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array, causal: bool = False) -> jax.Array:
-    """Scaled dot-product attention over [B, T, H, d] with a key mask bool [B, T].
-
-    The softmax runs in float32. A row whose keys are all masked gives zeros (softmax would give the mean of
-    whatever the padding holds), and its gradient is zero, not NaN.
-    """
-    keep = mask[:, None, None, :]
-    if causal:
-        keep = keep & jnp.tri(q.shape[1], dtype=bool)
-    out = jax.nn.dot_product_attention(q, k, v, mask=jnp.broadcast_to(keep, (q.shape[0], 1, q.shape[1], k.shape[1])))
-    return jnp.where(jnp.any(keep, axis=-1)[:, 0, :, None, None], out, 0)
+    attention: str = "auto"
 
 
 class Attention(nnx.Module):
@@ -55,13 +46,14 @@ class Attention(nnx.Module):
         dtype = jnp.dtype(cfg.dtype)
         self.qkv = nnx.Linear(cfg.width, 3 * cfg.width, kernel_init=init, dtype=dtype, rngs=rngs)
         self.out = nnx.Linear(cfg.width, cfg.width, kernel_init=init, dtype=dtype, rngs=rngs)
-        self.heads, self.causal = cfg.heads, cfg.causal
+        self.heads, self.causal, self.implementation = cfg.heads, cfg.causal, cfg.attention
 
     def __call__(self, x: jax.Array, mask: jax.Array) -> jax.Array:
-        batch, length, width = x.shape
-        qkv = self.qkv(x).reshape(batch, length, 3, self.heads, width // self.heads)
-        out = attend(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2], mask, self.causal)
-        return self.out(out.reshape(batch, length, width))
+        """tokens [B, T, D], mask bool [B, T] -> [B, T, D]."""
+        if uses_kernel(self.implementation, x.shape, self.heads, self.qkv.dtype):
+            kernel, bias = (grouped(p[...]).astype(self.qkv.dtype) for p in (self.qkv.kernel, self.qkv.bias))
+            return self.out(kernel_attention(add_bias(x @ kernel, bias), mask, self.heads, self.causal))
+        return self.out(plain_attention(self.qkv(x), mask, self.heads, self.causal))
 
 
 class Mlp(nnx.Module):

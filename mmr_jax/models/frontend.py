@@ -77,6 +77,7 @@ def log_mel(
     return jnp.log(jnp.maximum(power, _LOG_FLOOR))
 
 
-def scale_pixels(pixels: jax.Array, mean: float = 0.5, std: float = 0.25) -> jax.Array:
-    """uint8 pixels to float32 (x / 255 - mean) / std, any shape."""
+def scale_pixels(pixels: jax.Array, mean=0.5, std=0.25) -> jax.Array:
+    """Pixels 0..255 [.., C] to float32 (x / 255 - mean) / std; `mean` and `std` are numbers or one per channel."""
+    mean, std = jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32)
     return (pixels.astype(jnp.float32) / 255.0 - mean) / std

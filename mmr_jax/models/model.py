@@ -9,7 +9,8 @@ from flax import nnx
 from ml_collections import FrozenConfigDict
 
 from mmr_jax.errors import UserError
-from mmr_jax.models.encoder import ALL, JOINT, MultimodalEncoder, encoder_config
+from mmr_jax.models.encoder import MultimodalEncoder
+from mmr_jax.models.encoder_config import ALL, JOINT, encoder_config
 from mmr_jax.models.functional import Functional
 
 
@@ -59,20 +60,26 @@ class MultimodalModel(nnx.Module):
                 {m: Projection(projection.kind, widths[m], projection.dim, rngs) for m in self.modalities}
             )
         self.projected = cfg.embedding == "projected" and projection.kind != "none"
-        self.joint, self.normalize = encoder.joint, cfg.normalize
+        self.joint, self.normalize, self.sincos = encoder.joint, cfg.normalize, encoder.tower.positions == "sincos"
         sizes = {projection.dim} if self.projected and not self.joint else set(widths.values())
         if len(sizes) > 1:
             raise UserError("model: towers of unequal width can be averaged only with model.embedding='projected'")
         self.dim = sizes.pop()
+        if self.normalize == "layer":
+            self.head_norm = nnx.LayerNorm(self.dim, epsilon=cfg.norm_eps, rngs=rngs)
         self.head = nnx.Linear(self.dim, num_classes, kernel_init=nnx.initializers.zeros, rngs=rngs)
 
     def _project(self, name: str, pooled: jax.Array) -> jax.Array:
         return self.projections[name](pooled) if hasattr(self, "projections") else pooled
 
+    def pooled(self, name: str, tokens: jax.Array, mask: jax.Array) -> jax.Array:
+        """Tokens [B, T, D] after the owned blocks of `name` -> its projected embedding float32 [B, dim]."""
+        return self._project(name, self.encoder.stream(name, tokens, mask).pooled)
+
     def contrastive(self, inputs: Mapping, length: Mapping, rng: jax.Array | None = None) -> dict[str, jax.Array]:
         """Per modality the projected embedding float32 [B, dim], not normalised."""
         owned = self.encoder.tokens(inputs, length, rng)
-        return {m: self._project(m, self.encoder.stream(m, *owned[m]).pooled) for m in owned}
+        return {m: self.pooled(m, *owned[m]) for m in owned}
 
     def parts(self, inputs: Mapping, length: Mapping, rng: jax.Array | None = None) -> dict[str, object]:
         """What is computed once per example whatever the subset: per modality the embedding that Eq. 7 averages
@@ -87,8 +94,11 @@ class MultimodalModel(nnx.Module):
         return self._scaled(pooled)
 
     def _scaled(self, x: jax.Array) -> jax.Array:
-        """Unit norm times sqrt(D): every coordinate is of order one, which the head's learning rate counts on."""
-        return l2_normalize(x) * jnp.sqrt(self.dim) if self.normalize else x
+        """`normalize`: l2 is unit norm times sqrt(D), so that every coordinate is of order one, which the head's
+        learning rate counts on; layer is a LayerNorm with parameters (CAV-MAE's head)."""
+        if self.normalize == "layer":
+            return self.head_norm(x)
+        return l2_normalize(x) * jnp.sqrt(self.dim) if self.normalize == "l2" else x
 
     def fuse(self, parts: Mapping[str, object], select: Mapping[str, jax.Array]) -> jax.Array:
         """Parts of some modalities, bool [B] per modality -> fused embedding float32 [B, D]."""
@@ -96,6 +106,10 @@ class MultimodalModel(nnx.Module):
             return self._scaled(self.encoder.joint(parts, select).pooled)
         names = sorted(parts)
         return masked_mean(jnp.stack([parts[m] for m in names], axis=1), jnp.stack([select[m] for m in names], axis=1))
+
+    def logits(self, pooled: jax.Array) -> jax.Array:
+        """A pooled stream [B, D] -> float32 logits [B, C], scaled as `fuse` scales it."""
+        return self.classify(self._scaled(pooled))
 
     def classify(self, fused: jax.Array) -> jax.Array:
         """Fused embedding [.., D] -> float32 logits [.., C]."""
@@ -113,7 +127,7 @@ def owner(path: str) -> str | None:
     """The modality (or stream) that a parameter belongs to, None for what everybody shares."""
     parts = path.split("/")
     for container, name in zip(parts, parts[1:], strict=False):
-        if container in ("tokenizers", "owned", "norms", "projections"):
+        if container in ("tokenizers", "owned", "norms", "projections", "outputs"):
             return name
     return None
 
@@ -128,11 +142,21 @@ class Model(Functional):
         super().__init__(lambda rngs: MultimodalModel(cfg, modalities, num_classes, rngs))
         module = self.bind(self.shapes)
         self.names, self.dim, self.num_classes = module.modalities, module.dim, num_classes
-        self.joint, self.projected = module.joint, module.projected
+        self.joint, self.projected, self.sincos = module.joint, module.projected, module.sincos
+        self.encoder, self.has_shared = module.encoder.cfg, module.encoder.has_shared
 
-    def in_contrastive(self, path: str, modalities: Sequence[str]) -> bool:
-        """Whether the contrastive loss on `modalities` depends on the parameter at `path`."""
-        return not path.startswith("head/") and owner(path) in (None, ALL, *modalities)
+    def in_pretraining(self, path: str, modalities: Sequence[str], single: bool, joint: bool) -> bool:
+        """Whether pretraining on `modalities` changes the parameter at `path`.
+
+        `single`: each modality's own stream is used, with its projection; `joint`: the joint stream is. Sin-cos
+        positions stay as they are.
+        """
+        if path.startswith(("head/", "head_norm/")) or (self.sincos and path.endswith("/position")):
+            return False
+        who = owner(path)
+        if path.startswith(("projections/", "encoder/shared/", "encoder/norms/")) and who in self.names and not single:
+            return False
+        return who in (None, ALL, *modalities, *([JOINT] if joint else []))
 
     def in_classification(self, path: str, modalities: Sequence[str]) -> bool:
         """Whether the logits for `modalities` depend on the parameter at `path`."""

@@ -12,79 +12,89 @@ from flax import nnx
 
 from mmr_jax.errors import UserError, nearest
 from mmr_jax.models import augment, frontend
-
-
-def patchify(x: jax.Array, patch: tuple[int, ...]) -> jax.Array:
-    """[B, n1, .., nk, C] -> [B, T, p1*..*pk*C]: non-overlapping patches, row-major, channel fastest."""
-    grid = [n // p for n, p in zip(x.shape[1:-1], patch, strict=True)]
-    k = len(patch)
-    x = x.reshape(x.shape[0], *[v for pair in zip(grid, patch, strict=True) for v in pair], x.shape[-1])
-    order = [0, *range(1, 2 * k, 2), *range(2, 2 * k + 1, 2), 2 * k + 1]
-    return x.transpose(order).reshape(x.shape[0], math.prod(grid), -1)
-
-
-def _grid(name: str, shape: tuple[int, ...], patch: tuple[int, ...]) -> tuple[int, ...]:
-    if len(shape) != len(patch) or any(n % p for n, p in zip(shape, patch, strict=True)):
-        raise UserError(f"modality {name!r}: size {shape} is not divisible by patch_size {patch}; change one of them")
-    return tuple(n // p for n, p in zip(shape, patch, strict=True))
+from mmr_jax.models.blocks import layer_norm
+from mmr_jax.models.patches import patch_grid, patchify, sincos
 
 
 class Tokenizer(nnx.Module):
-    """Shared part: linear embedding of patches, positions, optional class token.
+    """Shared part: linear embedding of patches, positions, optional class token, modality token and norm.
 
-    Subclasses set `grid` (tokens per axis) and `patch_dim`, and define `prepare` (raw input to [B, T, patch_dim]) and
-    `tokens_seen` (how many tokens `length` units of raw input cover);
-    `spec` says what a raw example is: (shape, dtype, full length).
+    Subclasses set `grid` (tokens per axis), `axes` (the grid's axes in the order of a sin-cos table) and `patch_dim`,
+    and define `prepare` (raw input to [B, T, patch_dim]) and `tokens_seen` (how many tokens `length` units of raw input
+    cover); `spec` says what a raw example is: (shape, dtype, full length). `tower` is a TowerConfig.
     """
 
-    def __init__(self, name: str, cfg, width: int, class_token: bool, dtype: str, rngs: nnx.Rngs):
-        self.name, self.cfg = name, cfg
+    axes: tuple[int, ...] = (0,)
+
+    def __init__(self, name: str, cfg, tower, rngs: nnx.Rngs):
+        self.name, self.cfg, self.tower = name, cfg, tower
         self.count = math.prod(self.grid)
-        self.embed = self.embedding(width, jnp.dtype(dtype), rngs)
-        normal = nnx.initializers.normal(0.02)
-        self.position = nnx.Param(normal(rngs.params(), (self.count + class_token, width), jnp.float32))
-        self.class_token = nnx.Param(jnp.zeros((1, width))) if class_token else None
-        self.dtype = dtype
+        width, normal = tower.block.width, nnx.initializers.normal(0.02)
+        self.embed = self.make_embedding(width, jnp.dtype(tower.block.dtype), rngs)
+        self.position = nnx.Param(position_table(self, rngs))
+        self.class_token = nnx.Param(jnp.zeros((1, width))) if tower.class_token else None
+        self.modality_token = nnx.Param(normal(rngs.params(), (1, width))) if tower.modality_token else None
+        self.pre_norm = layer_norm(tower.block, rngs) if tower.pre_norm else None
 
-    def embedding(self, width: int, dtype, rngs: nnx.Rngs) -> nnx.Module:
-        return nnx.Linear(self.patch_dim, width, dtype=dtype, kernel_init=nnx.initializers.xavier_uniform(), rngs=rngs)
+    def make_embedding(self, width: int, dtype, rngs: nnx.Rngs) -> nnx.Module:
+        bias, init = self.tower.patch_bias, nnx.initializers.xavier_uniform()
+        return nnx.Linear(self.patch_dim, width, use_bias=bias, dtype=dtype, kernel_init=init, rngs=rngs)
 
-    def __call__(self, raw: jax.Array, length: jax.Array, rng: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-        """raw [B, ...], length int32 [B] (valid units, 0 = absent) -> tokens [B, T, D], mask bool [B, T].
+    def patches(self, raw: jax.Array, length: jax.Array, rng: jax.Array | None) -> jax.Array:
+        """raw [B, ...], length int32 [B] (valid units, 0 = absent) -> patches float32 [B, T, patch_dim], or ids [B, T].
 
         `rng` (training only) switches the configured augmentation on. What `raw` holds past `length` never matters.
         """
         valid = self.valid(raw, length).reshape(raw.shape[0], -1, *[1] * (raw.ndim - 2))
-        x = self.embed(self.prepare(jnp.where(valid, raw, 0), rng))
+        return self.prepare(jnp.where(valid, raw, 0), length, rng)
+
+    def __call__(self, patches: jax.Array, length: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Patches of `patches` -> tokens [B, class_token + T, D], mask bool [B, class_token + T]."""
+        x = self.embed(patches)
         mask = jnp.arange(self.count) < self.tokens_seen(length)[:, None]
         if self.class_token is not None:
             token = jnp.broadcast_to(self.class_token[...], (x.shape[0], 1, x.shape[-1])).astype(x.dtype)
             x = jnp.concatenate([token, x], axis=1)
             mask = jnp.concatenate([(length > 0)[:, None], mask], axis=1)
-        return x + self.position[...].astype(x.dtype), mask
+        added = self.position[...] if self.modality_token is None else self.position[...] + self.modality_token[...]
+        x = x + added.astype(x.dtype)
+        return (x if self.pre_norm is None else self.pre_norm(x)), mask
 
     def valid(self, raw: jax.Array, length: jax.Array) -> jax.Array:
         """Bool [B, n] over the first axis of a raw example (or [B, 1]): what lies within `length`."""
         return jnp.arange(raw.shape[1]) < length[:, None]
 
 
+def position_table(tokenizer: Tokenizer, rngs: nnx.Rngs) -> jax.Array:
+    """The initial positions float32 [class_token + T, D]; in a sin-cos table the class token's row is zero."""
+    tower, first = tokenizer.tower, int(tokenizer.tower.class_token)
+    if tower.positions == "learned":
+        return nnx.initializers.normal(0.02)(rngs.params(), (tokenizer.count + first, tower.block.width), jnp.float32)
+    return jnp.pad(sincos(tokenizer.grid, tokenizer.axes, tower.block.width), ((first, 0), (0, 0)))
+
+
 class Spectrogram(Tokenizer):
-    """int16 PCM [B, samples] -> log-mel -> patches of (time, mel); tokens are time-major.
+    """int16 PCM (or float in [-1, 1)) [B, samples] -> log-mel -> patches of (time, mel); tokens are time-major.
 
     `frames` is the padded number of spectrogram frames; patches past the clip's own length are masked.
     """
+
+    axes = (0, 1)
 
     @staticmethod
     def spec(cfg):
         return (cfg.samples,), np.dtype(np.int16), cfg.samples
 
-    def __init__(self, name, cfg, width, class_token, dtype, rngs):
-        self.grid = _grid(name, (cfg.frames, cfg.mels), tuple(cfg.patch_size))
+    def __init__(self, name, cfg, tower, rngs):
+        self.grid = patch_grid(name, (cfg.frames, cfg.mels), tuple(cfg.patch_size))
         self.patch_dim = math.prod(cfg.patch_size)
-        super().__init__(name, cfg, width, class_token, dtype, rngs)
+        super().__init__(name, cfg, tower, rngs)
 
-    def spectrogram(self, raw: jax.Array) -> jax.Array:
-        """Normalised log-mel float32 [B, frames, mels]; frames beyond the recording are zero after normalising."""
+    def spectrogram(self, raw: jax.Array, length: jax.Array) -> jax.Array:
+        """Normalised log-mel float32 [B, frames, mels]; frames beyond the array are `fill` (0 is the mean).
+
+        With `padding="input"` so are all frames past the clip itself (CAV-MAE; its fill is -mean / std).
+        """
         cfg = self.cfg
         mel = frontend.log_mel(
             raw,
@@ -95,35 +105,56 @@ class Spectrogram(Tokenizer):
             window=cfg.window,
         )
         mel = (mel[:, : cfg.frames] - cfg.mean) / cfg.std
-        return jnp.pad(mel, ((0, 0), (0, cfg.frames - mel.shape[1]), (0, 0)))
+        mel = jnp.pad(mel, ((0, 0), (0, cfg.frames - mel.shape[1]), (0, 0)), constant_values=cfg.fill)
+        if cfg.padding == "masked":
+            return mel
+        return jnp.where((jnp.arange(cfg.frames) < self.own_frames(length)[:, None])[..., None], mel, cfg.fill)
 
-    def prepare(self, raw, rng):
-        mel = self.spectrogram(raw)
-        if rng is not None and self.cfg.get("augment"):
-            mel = augment.spectrogram(mel, rng, **self.cfg.augment)
-        return patchify(mel[..., None], tuple(self.cfg.patch_size))
+    def own_frames(self, length: jax.Array) -> jax.Array:
+        """Whole frames within a clip of `length` samples, int32 [B]."""
+        cfg = self.cfg
+        size, hop = (round(cfg.sample_rate * ms / 1000) for ms in (cfg.window_ms, cfg.hop_ms))
+        return jnp.clip((length - size) // hop + 1, 0, cfg.frames)
+
+    def prepare(self, raw, length, rng):
+        cfg, mel = self.cfg, self.spectrogram(raw, length)
+        if rng is not None and cfg.get("augment"):
+            valid = self.own_frames(length) if cfg.padding == "masked" else None
+            mel = augment.spectrogram(mel, rng, valid, fill=cfg.fill, **cfg.augment)
+        return patchify(mel[..., None], tuple(cfg.patch_size))
 
     def tokens_seen(self, length):
         """Patches are time-major, so a clip's valid patches come first; a touched patch counts."""
         cfg = self.cfg
+        if cfg.padding == "input":
+            return jnp.where(length > 0, self.count, 0)
         hop = round(cfg.sample_rate * cfg.hop_ms / 1000)
         columns = -(-length // (hop * cfg.patch_size[0]))
         return jnp.clip(columns, 0, self.grid[0]) * self.grid[1]
 
 
 class Image(Tokenizer):
-    """uint8 [B, H, W, C] -> patches."""
+    """uint8 [B, H, W, C] -> patches.
+
+    With `frames` n an example is [B, n, H, W, C]: training draws one frame, without `rng` it is the middle one.
+    """
+
+    axes = (1, 0)
 
     @staticmethod
     def spec(cfg):
-        return (cfg.height, cfg.width, cfg.channels), np.dtype(np.uint8), 1
+        frames = (cfg.frames,) if cfg.get("frames") else ()
+        return (*frames, cfg.height, cfg.width, cfg.channels), np.dtype(np.uint8), 1
 
-    def __init__(self, name, cfg, width, class_token, dtype, rngs):
-        self.grid = _grid(name, (cfg.height, cfg.width), tuple(cfg.patch_size))
+    def __init__(self, name, cfg, tower, rngs):
+        self.grid = patch_grid(name, (cfg.height, cfg.width), tuple(cfg.patch_size))
         self.patch_dim = math.prod(cfg.patch_size) * cfg.channels
-        super().__init__(name, cfg, width, class_token, dtype, rngs)
+        super().__init__(name, cfg, tower, rngs)
 
-    def prepare(self, raw, rng):
+    def prepare(self, raw, length, rng):
+        if raw.ndim == 5:
+            key = None if rng is None else jax.random.fold_in(rng, 1)
+            raw = _one_frame(raw, key)
         x = frontend.scale_pixels(raw, self.cfg.mean, self.cfg.std)
         if rng is not None and self.cfg.get("augment"):
             x = augment.image(x, rng, **self.cfg.augment)
@@ -136,19 +167,28 @@ class Image(Tokenizer):
         return jnp.where(length > 0, self.count, 0)
 
 
+def _one_frame(raw: jax.Array, rng: jax.Array | None) -> jax.Array:
+    """[B, n, H, W, C] -> [B, H, W, C]: a random frame of each example, or the middle one."""
+    if rng is None:
+        return raw[:, raw.shape[1] // 2]
+    return raw[jnp.arange(raw.shape[0]), jax.random.randint(rng, (raw.shape[0],), 0, raw.shape[1])]
+
+
 class Video(Tokenizer):
     """uint8 [B, F, H, W, C] -> tubelets (frames, rows, columns); frames past `length` are masked."""
+
+    axes = (2, 1, 0)
 
     @staticmethod
     def spec(cfg):
         return (cfg.frames, cfg.height, cfg.width, cfg.channels), np.dtype(np.uint8), cfg.frames
 
-    def __init__(self, name, cfg, width, class_token, dtype, rngs):
-        self.grid = _grid(name, (cfg.frames, cfg.height, cfg.width), tuple(cfg.patch_size))
+    def __init__(self, name, cfg, tower, rngs):
+        self.grid = patch_grid(name, (cfg.frames, cfg.height, cfg.width), tuple(cfg.patch_size))
         self.patch_dim = math.prod(cfg.patch_size) * cfg.channels
-        super().__init__(name, cfg, width, class_token, dtype, rngs)
+        super().__init__(name, cfg, tower, rngs)
 
-    def prepare(self, raw, rng):
+    def prepare(self, raw, length, rng):
         return patchify(frontend.scale_pixels(raw, self.cfg.mean, self.cfg.std), tuple(self.cfg.patch_size))
 
     def tokens_seen(self, length):
@@ -162,15 +202,15 @@ class Text(Tokenizer):
     def spec(cfg):
         return (cfg.length,), np.dtype(np.int32), cfg.length
 
-    def __init__(self, name, cfg, width, class_token, dtype, rngs):
+    def __init__(self, name, cfg, tower, rngs):
         self.grid = (cfg.length,)
-        super().__init__(name, cfg, width, class_token, dtype, rngs)
+        super().__init__(name, cfg, tower, rngs)
 
-    def embedding(self, width, dtype, rngs):
+    def make_embedding(self, width, dtype, rngs):
         init = nnx.initializers.normal(0.02)
         return nnx.Embed(self.cfg.vocab_size, width, dtype=dtype, embedding_init=init, rngs=rngs)
 
-    def prepare(self, raw, rng):
+    def prepare(self, raw, length, rng):
         return raw
 
     def tokens_seen(self, length):
@@ -184,11 +224,11 @@ class Features(Tokenizer):
     def spec(cfg):
         return (cfg.length, cfg.dim), np.dtype(np.float32), cfg.length
 
-    def __init__(self, name, cfg, width, class_token, dtype, rngs):
+    def __init__(self, name, cfg, tower, rngs):
         self.grid, self.patch_dim = (cfg.length,), cfg.dim
-        super().__init__(name, cfg, width, class_token, dtype, rngs)
+        super().__init__(name, cfg, tower, rngs)
 
-    def prepare(self, raw, rng):
+    def prepare(self, raw, length, rng):
         return raw
 
     def tokens_seen(self, length):
@@ -198,11 +238,11 @@ class Features(Tokenizer):
 KINDS = {"spectrogram": Spectrogram, "image": Image, "video": Video, "text": Text, "features": Features}
 
 
-def make_tokenizer(name: str, cfg, width: int, class_token: bool, dtype: str, rngs: nnx.Rngs) -> Tokenizer:
-    """The tokenizer of modality `name` by its config's `kind`."""
+def make_tokenizer(name: str, cfg, tower, rngs: nnx.Rngs) -> Tokenizer:
+    """The tokenizer of modality `name` by its config's `kind`, for a tower (TowerConfig)."""
     if cfg.kind not in KINDS:
         raise UserError(f"modality {name!r}: unknown kind {cfg.kind!r}{nearest(cfg.kind, KINDS)}")
-    return KINDS[cfg.kind](name, cfg, width, class_token, dtype, rngs)
+    return KINDS[cfg.kind](name, cfg, tower, rngs)
 
 
 def input_spec(cfg) -> tuple[tuple[int, ...], np.dtype, int]:

@@ -2,6 +2,7 @@
 
 from mmr_jax.objectives.contrastive import Contrastive, info_nce, pairwise_info_nce
 from mmr_jax.objectives.masd import Masd, masd_loss
+from mmr_jax.objectives.masked import Masked
 from mmr_jax.objectives.modality_dropout import ModalityDropout
 from mmr_jax.objectives.probe import LinearProbe
 from mmr_jax.objectives.supervised import Supervised, classification_loss
@@ -10,6 +11,7 @@ __all__ = [
     "Contrastive",
     "LinearProbe",
     "Masd",
+    "Masked",
     "ModalityDropout",
     "Supervised",
     "classification_loss",

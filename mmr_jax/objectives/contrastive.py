@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from mmr_jax.models.model import Model, cut, l2_normalize
-from mmr_jax.objectives.base import Objective
+from mmr_jax.objectives.base import Objective, weighted_mean
 
 _HIDDEN = -1e9
 MAX_LOGIT_SCALE = 100.0
@@ -47,18 +47,28 @@ def pairwise_info_nce(
     embeddings: Mapping[str, jax.Array],
     present: Mapping[str, jax.Array],
     temperature: float | jax.Array,
-    symmetric: bool = True,
+    direction: str = "both",
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Mean of `info_nce` over all pairs of modalities that have at least two valid examples, and each pair's loss.
 
-    embeddings {m: [B, D]}, present {m: bool [B]}. The query of the one-directional form is the first name of the pair.
+    embeddings {m: [B, D]}, present {m: bool [B]}. `direction`: both, or forward (of a pair the alphabetically first
+    modality queries), or backward.
     """
     losses, used = {}, []
     for a, b in itertools.combinations(sorted(embeddings), 2):
         mask = present[a] & present[b]
-        losses[f"{a}-{b}"] = info_nce(embeddings[a], embeddings[b], temperature, symmetric, mask)
+        query, candidate = (b, a) if direction == "backward" else (a, b)
+        losses[f"{a}-{b}"] = info_nce(embeddings[query], embeddings[candidate], temperature, direction == "both", mask)
         used.append(jnp.sum(mask) > 1)
     return sum(losses.values()) / jnp.maximum(sum(u.astype(jnp.float32) for u in used), 1.0), losses
+
+
+def pair_accuracy(z_query: jax.Array, z_candidate: jax.Array, mask: jax.Array) -> jax.Array:
+    """Share of the valid queries [B, D] whose most similar valid candidate is their own, float32 []."""
+    queries, candidates = (l2_normalize(jnp.where(mask[:, None], z, 0.0)) for z in (z_query, z_candidate))
+    similarity = jnp.where(mask[None, :], queries @ candidates.T, _HIDDEN)
+    hit = (jnp.argmax(similarity, axis=1) == jnp.arange(mask.shape[0])).astype(jnp.float32)
+    return weighted_mean(hit, mask.astype(jnp.float32))
 
 
 @dataclass(frozen=True)
@@ -69,7 +79,7 @@ class Contrastive(Objective):
     modalities: tuple[str, ...]
     temperature: float = 0.07
     learn_temperature: bool = False
-    symmetric: bool = True
+    direction: str = "both"
     sources = ("unlabelled",)
 
     def init(self, key):
@@ -79,7 +89,7 @@ class Contrastive(Objective):
         return params, {}
 
     def trains(self, path):
-        return self.model.in_contrastive(path, self.modalities)
+        return self.model.in_pretraining(path, self.modalities, single=True, joint=False)
 
     def loss(self, params, extra, batches, rng):
         batch = batches["unlabelled"]
@@ -90,5 +100,5 @@ class Contrastive(Objective):
             params = dict(params)
             temperature = 1.0 / jnp.minimum(jnp.exp(params.pop("logit_scale")), MAX_LOGIT_SCALE)
         embeddings = self.model.bind(params).contrastive(inputs, length, rng)
-        loss, pairs = pairwise_info_nce(embeddings, present, temperature, self.symmetric)
+        loss, pairs = pairwise_info_nce(embeddings, present, temperature, self.direction)
         return loss, (pairs, extra)

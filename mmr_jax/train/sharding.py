@@ -17,9 +17,9 @@ BATCH = PartitionSpec(("data", "fsdp"))
 RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"(qkv|up)/kernel$", ("fsdp", "tensor")),
     (r"(attention/out|down)/kernel$", ("tensor", "fsdp")),
-    (r"(tokenizers/[^/]+/embed|hidden|projections/[^/]+/out|head)/kernel$", ("fsdp", None)),
+    (r"(embed|hidden|projections/[^/]+/out|predict|head)/kernel$", ("fsdp", None)),
     (r"embedding$", (None, "fsdp")),
-    (r"(bias|scale|position|class_token|logit_scale)$", ()),
+    (r"(bias|scale|position|(class|modality|mask)_token|logit_scale)$", ()),
 )
 
 

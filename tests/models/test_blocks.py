@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from mmr_jax.models.blocks import ACTIVATIONS, Block, BlockConfig, Stack, attend
+from mmr_jax.models.attention import attend
+from mmr_jax.models.blocks import ACTIVATIONS, Block, BlockConfig, Stack
 from mmr_jax.models.functional import Functional
 from mmr_jax.models.model import masked_mean
 

@@ -1,0 +1,123 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from mmr_jax.errors import UserError
+from mmr_jax.models import blocks
+from mmr_jax.models.attention import plain_attention, uses_kernel
+from mmr_jax.models.attention_kernel import add_bias, grouped, kernel_attention
+from mmr_jax.models.blocks import Block, BlockConfig
+from mmr_jax.models.functional import Functional
+from mmr_jax.train.sharding import BATCH, make_mesh
+
+
+def example(length, width, batch=4, seed=0):
+    """qkv, mask (one example sees nothing, one all) and a direction in which to differentiate."""
+    rng = np.random.default_rng(seed)
+    mask = rng.random((batch, length)) < 0.6
+    mask[0], mask[1] = False, True
+    draw = lambda n: jnp.asarray(rng.normal(size=(batch, length, n)), jnp.float32)  # noqa: E731
+    return draw(3 * width), jnp.asarray(mask), draw(width)
+
+
+def value_and_gradient(attention, qkv, mask, direction):
+    """Output, and the gradient of its product with `direction`."""
+    out, pull = jax.vjp(lambda x: attention(x, mask), qkv)
+    return out, pull(direction.astype(out.dtype))[0]
+
+
+CASES = [(5, 128, 4, False), (40, 256, 8, False), (37, 256, 4, True), (20, 128, 1, False), (9, 128, 2, True)]
+
+
+@pytest.mark.parametrize("length, width, heads, causal", CASES)
+def test_the_kernel_equals_plain_attention(length, width, heads, causal):
+    given = example(length, width)
+    plain = value_and_gradient(functools.partial(plain_attention, heads=heads, causal=causal), *given)
+    fast = value_and_gradient(lambda x, m: kernel_attention(grouped(x), m, heads, causal, True), *given)
+    for a, b in zip(plain, fast, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+    assert not np.asarray(fast[0])[0].any() and not np.asarray(fast[1])[0].any()  # the example that sees nothing
+    assert np.asarray(fast[1])[1].any(axis=-1).all()
+
+
+def test_the_kernel_ignores_what_hidden_tokens_hold():
+    qkv, mask, _ = example(16, 128)
+    run = functools.partial(kernel_attention, heads=4, interpret=True)
+    spoilt = jnp.where(mask[..., None], qkv, 1e4)
+    seen = np.asarray(mask)
+    np.testing.assert_array_equal(
+        np.asarray(run(grouped(qkv), mask))[seen], np.asarray(run(grouped(spoilt), mask))[seen]
+    )
+
+
+def test_bfloat16_kernel_is_as_close_to_float32_as_plain_attention():
+    qkv, mask, direction = example(48, 128)
+    exact = value_and_gradient(functools.partial(plain_attention, heads=4), qkv, mask, direction)
+    half = qkv.astype(jnp.bfloat16)
+    plain = value_and_gradient(functools.partial(plain_attention, heads=4), half, mask, direction)
+    fast = value_and_gradient(lambda x, m: kernel_attention(grouped(x), m, 4, False, True), half, mask, direction)
+    for a, b, c in zip(exact, plain, fast, strict=True):
+        error = [np.sqrt(np.mean((np.float64(a) - np.float64(x)) ** 2)) for x in (b, c)]
+        assert c.dtype == jnp.bfloat16 and error[1] < 1.2 * error[0] < 0.02
+
+
+def test_grouped_puts_q_k_and_v_of_the_same_channels_side_by_side():
+    names = jnp.asarray([[part * 1000 + channel for part in range(3) for channel in range(256)]])
+    found = np.asarray(grouped(names))[0].reshape(2, 3, 128)
+    for group, part in np.ndindex(2, 3):
+        np.testing.assert_array_equal(found[group, part], part * 1000 + group * 128 + np.arange(128))
+
+
+def test_add_bias_has_the_gradient_of_a_sum():
+    rng = np.random.default_rng(0)
+    x, bias, g = (jnp.asarray(rng.normal(size=s), jnp.float32) for s in ((3, 7, 5), (5,), (3, 7, 5)))
+    out, pull = jax.vjp(add_bias, x, bias)
+    np.testing.assert_array_equal(out, x + bias)
+    np.testing.assert_array_equal(pull(g)[0], g)
+    np.testing.assert_allclose(pull(g)[1], np.asarray(g).sum((0, 1)), rtol=1e-5)
+
+
+def test_blocks_with_and_without_the_kernel_are_equal(monkeypatch):
+    """The same parameters, through the whole block, with the gradients of all of them."""
+    monkeypatch.setattr(blocks, "kernel_attention", functools.partial(kernel_attention, interpret=True))
+    x, mask, direction = (a[..., :128] for a in example(24, 128))
+    mask = example(24, 128)[1]
+    params, found = None, {}
+    for implementation in ("xla", "kernel"):
+        cfg = BlockConfig(128, 4, 256, dtype="bfloat16", attention=implementation)
+        block = Functional(lambda rngs, cfg=cfg: Block(cfg, ["a"], rngs))
+        params = params or block.init(jax.random.key(0))
+
+        def loss(p, x, block=block):
+            return jnp.sum(block.bind(p)(x.astype(jnp.bfloat16), mask, "a").astype(jnp.float32) * direction)
+
+        found[implementation] = jax.tree.leaves(jax.grad(loss, argnums=(0, 1))(params, x))
+    for a, b in zip(found["xla"], found["kernel"], strict=True):
+        np.testing.assert_allclose(a, b, atol=0.03 * float(jnp.abs(a).max()))
+
+
+def test_each_device_takes_its_own_examples(monkeypatch):
+    mesh = make_mesh({"data": -1, "fsdp": 1, "tensor": 1})
+    qkv, mask, direction = example(12, 128, batch=2 * len(jax.devices()))
+    run = lambda x, m: kernel_attention(grouped(x), m, 4, False, True)  # noqa: E731
+    plain = value_and_gradient(functools.partial(plain_attention, heads=4), qkv, mask, direction)
+    with jax.set_mesh(mesh):
+        placed = jax.device_put((qkv, mask, direction), NamedSharding(mesh, BATCH))
+        fast = jax.jit(functools.partial(value_and_gradient, run))(*placed)
+    assert fast[0].sharding.spec == PartitionSpec(("data", "fsdp")) or len(jax.devices()) == 1
+    for a, b in zip(plain, fast, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_auto_stays_with_xla_off_tpus_and_kernel_refuses_what_it_cannot_take():
+    assert not uses_kernel("auto", (8, 128, 768), 12, "bfloat16")
+    assert uses_kernel("kernel", (8, 128, 768), 12, "bfloat16")
+    for shape, heads, dtype in (((8, 128, 768), 12, "float32"), ((8, 2000, 768), 12, "bfloat16")):
+        with pytest.raises(UserError, match="model.attention='kernel'"):
+            uses_kernel("kernel", shape, heads, dtype)
+    with pytest.raises(UserError, match="3 heads of 21"):
+        uses_kernel("kernel", (8, 128, 63), 3, "bfloat16")
