@@ -28,6 +28,7 @@ setup(
         "orbax-checkpoint>=0.11.39",
         "pillow>=10",
         "rich>=13",
+        "safetensors>=0.5",
         "tensorflow-datasets>=4.9.9",
     ],
     extras_require={
