@@ -62,6 +62,7 @@ def load(data_config: Mapping[str, Any], modalities_config: Mapping[str, Any]) -
         splits=splits,
         class_names=_DIGITS,
         notes=_notes(config, splits, chosen, modalities_config),
+        fingerprint=folder.name,  # with a digest of the raw files
     )
 
 
@@ -84,6 +85,10 @@ class _Pairs:
             record["length"][m] = length
             record["present"][m] = length > 0
         return record
+
+    def labels(self) -> tuple[np.ndarray, np.ndarray]:
+        """Labels and ids, without the media where the examples are in memory."""
+        return np.array([e["label"] for e in self._examples], np.int32), np.arange(len(self), dtype=np.int32)
 
 
 def _audio(example: dict[str, Any], samples: int) -> tuple[np.ndarray, int]:
@@ -184,3 +189,5 @@ def _check_shapes(modalities: Mapping[str, Mapping[str, Any]]) -> None:
         shape = tuple(modalities["image"][key] for key in ("height", "width", "channels"))
         if shape != _IMAGE:
             raise UserError(f"modalities.image is {shape} (height, width, channels); avdigits has {_IMAGE}")
+        if modalities["image"].get("frames", 0):
+            raise UserError("modalities.image.frames is set; an image of avdigits is one frame: leave it at 0")

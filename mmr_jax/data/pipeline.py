@@ -34,10 +34,12 @@ def batch_at(
 ) -> Batch:
     """This host's slice `[batch_size / process_count]` of the global batch of `step`.
 
-    Example i of the batch is element `step * batch_size + i` of the endless shuffled sequence.
+    Example i of the batch is element `step * batch_size + i` of the endless shuffled sequence, or of the sequence that
+    the source's own `order_at` gives.
     """
-    rows = _host_rows(source, batch_size, process_index, process_count)
-    return take(source, order_at(len(source), seed, step * batch_size + rows))
+    positions = step * batch_size + _host_rows(source, batch_size, process_index, process_count)
+    own = getattr(source, "order_at", None)
+    return take(source, own(seed, positions) if own else order_at(len(source), seed, positions))
 
 
 def train_iterator(

@@ -21,12 +21,16 @@ from mmr_jax.errors import UserError, nearest
 Record = dict[str, Any]
 Batch = dict[str, Any]
 
-_MODULES = {"synthetic": "mmr_jax.data.synthetic", "avdigits": "mmr_jax.data.avdigits"}
+_MODULES = {name: f"mmr_jax.data.{name}" for name in ("synthetic", "avdigits", "announced")}
 _CHUNK = 256  # records that `Cached` decodes at a time
 
 
 class Source(Protocol):
-    """Random access to records; a source with a faster way to many also has `take(indices) -> Batch`."""
+    """Random access to records.
+
+    A source may also have `take(indices) -> Batch` (a faster way to many), `labels() -> (label, id)` of all records
+    without their media, and `order_at(seed, positions) -> indices` (another order of training than a shuffled one).
+    """
 
     def __len__(self) -> int: ...
 
@@ -38,7 +42,9 @@ class Dataset:
     """A data set and how it is scored.
 
     `splits` has "unlabelled", "labelled", "val", "test" and maybe further test sets; `metric` is "top1" or
-    "map"; `notes` are sentences for the report (sizes, origin, licence).
+    "map"; `fingerprint` names the content of the files that the records come from ("" where the configuration says
+    all), so that the digest of every stage holds it; `notes` are sentences for the report (sizes, origin, licence);
+    `words` are what hashed words are looked up in when they are shown.
     """
 
     name: str
@@ -48,6 +54,8 @@ class Dataset:
     metric: str = "top1"
     multilabel: bool = False
     notes: list[str] = dataclasses.field(default_factory=list)
+    fingerprint: str = ""
+    words: tuple[str, ...] = ()
 
 
 def load_dataset(data_config: Mapping[str, Any], modalities_config: Mapping[str, Any]) -> Dataset:
@@ -91,6 +99,17 @@ def take(source: Source, indices: Sequence[int] | np.ndarray) -> Batch:
     return stack([_read(source, int(i)) for i in indices])
 
 
+def labels_of(source: Source) -> tuple[np.ndarray, np.ndarray]:
+    """(label int32 [N] or float32 [N, C], id int32 [N]) of all records, in order.
+
+    A source that has no `labels` is read once in full.
+    """
+    if hasattr(source, "labels"):
+        return source.labels()
+    parts = [take(source, chunk) for chunk in np.array_split(np.arange(len(source)), -(-len(source) // _CHUNK))]
+    return np.concatenate([p["label"] for p in parts]), np.concatenate([p["id"] for p in parts])
+
+
 def map_batch(function: Callable[[np.ndarray], np.ndarray], batch: Batch) -> Batch:
     """Applies `function` to every array of a batch."""
     return {k: map_batch(function, v) if isinstance(v, dict) else function(v) for k, v in batch.items()}
@@ -111,6 +130,10 @@ class Subset:
 
     def take(self, indices: Sequence[int] | np.ndarray) -> Batch:
         return take(self._source, self._indices[np.asarray(indices, np.int64)])
+
+    def labels(self) -> tuple[np.ndarray, np.ndarray]:
+        label, ids = labels_of(self._source)
+        return label[self._indices], ids[self._indices]
 
 
 class Cached:
@@ -136,6 +159,12 @@ class Cached:
     def take(self, indices: Sequence[int] | np.ndarray) -> Batch:
         rows = np.asarray(indices, np.int64)
         return map_batch(lambda a: a[rows], self._filled())
+
+    def labels(self) -> tuple[np.ndarray, np.ndarray]:
+        if hasattr(self._source, "labels"):
+            return self._source.labels()
+        arrays = self._filled()
+        return arrays["label"], arrays["id"]
 
     def _filled(self) -> Batch:
         with self._lock:  # reading threads arrive together; one decodes, the others wait

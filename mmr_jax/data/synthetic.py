@@ -71,6 +71,7 @@ def load(data_config: Mapping[str, Any], modalities_config: Mapping[str, Any]) -
             + ", ".join(f"{split} {size}" for split, size in sizes.items())
             + f"; {config['missing']:.0%} of the unlabelled examples lack one modality."
         ],
+        words=synthetic_text.words(config["classes"]),
     )
 
 
@@ -100,6 +101,10 @@ class SyntheticSource:
             record["present"][m] = m != absent
             record["length"][m] = 0 if m == absent else length
         return record
+
+    def labels(self) -> tuple[np.ndarray, np.ndarray]:
+        ids = np.arange(self._size, dtype=np.int32)
+        return ids % np.int32(self._config["classes"]), ids
 
     def _stream(self, name: str, index: int) -> np.random.Generator:
         return np.random.Generator(np.random.Philox(key=self._keys[name], counter=[0, index, 0, 0]))

@@ -104,13 +104,13 @@ class AudioRenderer:
 
 
 class FrameRenderer:
-    """uint8 video `[F, H, W, 3]` or image `[H, W, 3]`: a moving coloured shape on a cluttered background."""
+    """uint8 video or image with frames `[F, H, W, 3]`, or image `[H, W, 3]`: a moving shape on clutter."""
 
     def __init__(self, name: str, spec: Mapping[str, Any], config: Mapping[str, Any]):
         if spec["channels"] != 3:
             raise UserError(f"modality {name!r} has {spec['channels']} channels; the synthetic world makes 3")
-        self._image = spec["kind"] == "image"
-        self._frames = 1 if self._image else spec["frames"]
+        self._frames, self._image = spec.get("frames", 0) or 1, spec["kind"] == "image"
+        self._still = self._image and not spec.get("frames", 0)
         self._height, self._width = spec["height"], spec["width"]
         self._shape = (self._frames, self._height, self._width, 3)
         self._noise, self._jitter = config["video_noise"], config["video_jitter"]
@@ -133,7 +133,7 @@ class FrameRenderer:
         frames += noise * np.float32(0.05 * self._noise)
         np.clip(frames, 0, 1, out=frames)
         pixels = np.rint(frames * np.float32(255)).astype(np.uint8)
-        return (pixels[0], 1) if self._image else (pixels, self._frames)
+        return pixels[0] if self._still else pixels, 1 if self._image else self._frames
 
     def _background(self, rng: np.random.Generator, u: np.ndarray) -> np.ndarray:
         """Textured ground `[1, H, W, 3]` with two discs of random colour on it."""

@@ -1,6 +1,7 @@
 """Captions of the synthetic world."""
 
 import functools
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -46,6 +47,13 @@ def class_names(classes: int) -> tuple[str, ...]:
         if name not in names:
             names.append(name)
     return tuple(names)
+
+
+def words(classes: int) -> tuple[str, ...]:
+    """All words that a caption can hold."""
+    synonyms = itertools.chain(*_TEMPO, *_DIRECTION, *_LEVEL, *_FORM_HINT, *_TINT_HINT)
+    written = itertools.chain(class_names(classes), synonyms, _OPENERS, *(filler.split() for filler in _FILLERS))
+    return tuple(dict.fromkeys(filter(None, written)))
 
 
 class CaptionRenderer:

@@ -38,11 +38,6 @@ def encode(text: str, spec: Mapping) -> tuple[np.ndarray, int]:
     return TOKENIZERS[name](text, spec)
 
 
-def decode_bytes(tokens: np.ndarray) -> str:
-    """The text of byte tokens; the inverse of `encode_bytes`."""
-    return bytes(int(t) - FIRST for t in tokens if t >= FIRST).decode(errors="replace")
-
-
 def _padded(ids: list[int], length: int) -> tuple[np.ndarray, int]:
     tokens = np.full(length, PAD, np.int32)
     tokens[: len(ids)] = ids

@@ -58,6 +58,12 @@ class Frozen(Objective):
     def loss(self, params, extra, batches, rng):
         return self.base.loss(params, extra, batches, rng)
 
+    def value_and_grad(self, params, extra, batches, rng):
+        if type(self.base).value_and_grad is Objective.value_and_grad:
+            return super().value_and_grad(params, extra, batches, rng)  # what is frozen is not differentiated
+        value, grads = self.base.value_and_grad(params, extra, batches, rng)
+        return value, tree.partition(grads, self.trains)[0]
+
 
 def weighted_mean(values: jax.Array, weight: jax.Array) -> jax.Array:
     """sum(values * weight) / sum(weight) over examples, 0 when nothing has weight; padded values may be anything."""

@@ -26,48 +26,97 @@ def fused_embeddings(model: Model, params: dict, batch: Mapping, masks: jax.Arra
     """
     module = model.bind(params)
     inputs, length, present = cut(batch, model.names)
-    parts = module.parts(inputs, length)
-    there = jnp.stack([present[m] for m in model.names], axis=1)
-    select = masks[:, None, :] & there[None]
+    select = _select(model, present, masks)
+    return _fuse(model, module, module.parts(inputs, length), select), jnp.any(select, axis=-1)
+
+
+def _select(model: Model, present: Mapping, masks: jax.Array) -> jax.Array:
+    """bool [S, B, M]: what each example has of each subset."""
+    return masks[:, None, :] & jnp.stack([present[m] for m in model.names], axis=1)[None]
+
+
+def _fuse(model: Model, module, parts: Mapping, select: jax.Array) -> jax.Array:
+    """Parts of all modalities, select [S, B, M] -> embeddings float32 [S, B, D]."""
     if model.joint:
-        fused = jax.lax.map(lambda s: module.fuse(parts, {m: s[:, i] for i, m in enumerate(model.names)}), select)
-    else:
-        fused = masked_mean(jnp.stack([parts[m] for m in model.names], axis=1)[None], select)
-    return fused, jnp.any(select, axis=-1)
+        return jax.lax.map(lambda s: module.fuse(parts, {m: s[:, i] for i, m in enumerate(model.names)}), select)
+    return masked_mean(jnp.stack([parts[m] for m in model.names], axis=1)[None], select)
+
+
+def subset_logits(
+    model: Model, params: dict, batch: Mapping, masks: jax.Array, multilabel: bool
+) -> tuple[jax.Array, jax.Array]:
+    """Logits of every subset: (float32 [S, B, C], valid bool [S, B]); see `fused_embeddings`.
+
+    With images of several frames the probabilities of all frames are averaged (CAV-MAE): these are then the log of mean
+    softmax probabilities, or with `multilabel` the logits of mean sigmoids, so that argmax, rank, softmax and sigmoid
+    agree with the means. The other modalities are encoded once. If n differs, the frames are spread evenly.
+    """
+    module = model.bind(params)
+    inputs, length, present = cut(batch, model.names)
+    select = _select(model, present, masks)
+    valid = jnp.any(select, axis=-1)
+    framed = frame_counts(model, module)
+    if not framed:
+        return module.classify(_fuse(model, module, module.parts(inputs, length), select)), valid
+    once = {m: x for m, x in inputs.items() if m not in framed}
+    fixed = module.parts(once, {m: length[m] for m in once}) if once else {}
+    most = max(framed.values())
+
+    def one(i):
+        frame = {m: inputs[m][:, i * n // most] for m, n in framed.items()}
+        parts = {**fixed, **module.parts(frame, {m: length[m] for m in frame})}
+        return module.classify(_fuse(model, module, parts, select))
+
+    return mean_logits(jax.lax.map(one, jnp.arange(most)), multilabel), valid
+
+
+def frame_counts(model: Model, module) -> dict[str, int]:
+    """{m: n} of the images that come as n > 0 frames."""
+    configs = {m: module.encoder.tokenizers[m].cfg for m in model.names}
+    return {m: cfg.frames for m, cfg in configs.items() if cfg.kind == "image" and cfg.get("frames")}
+
+
+def mean_logits(logits: jax.Array, multilabel: bool) -> jax.Array:
+    """[F, ..., C] -> [..., C]: logits whose sigmoid (softmax) is the mean over F of the sigmoids (softmaxes)."""
+    if not multilabel:
+        return jax.nn.logsumexp(jax.nn.log_softmax(logits), axis=0) - jnp.log(logits.shape[0])
+    yes, no = (jax.nn.logsumexp(jax.nn.log_sigmoid(sign * logits), axis=0) for sign in (1, -1))
+    return yes - no
 
 
 @functools.lru_cache(maxsize=32)
-def _programs(model: Model, mesh: Mesh):
+def _programs(model: Model, mesh: Mesh, multilabel: bool):
     """(embeddings, logits) as compiled functions of (params, batch, masks), one pair for all evaluators of a model."""
-
-    def logits(params, batch, masks):
-        fused, valid = fused_embeddings(model, params, batch, masks)
-        return model.bind(params).classify(fused), valid
-
     whole = NamedSharding(mesh, PartitionSpec())
     return (
         jax.jit(functools.partial(fused_embeddings, model), out_shardings=whole),
-        jax.jit(logits, out_shardings=whole),
+        jax.jit(functools.partial(subset_logits, model, multilabel=multilabel), out_shardings=whole),
     )
 
 
 class SubsetEvaluator:
-    """Class scores of one model for every subset in `subsets`; one program serves all parameters and methods."""
+    """Class scores of one model for every subset in `subsets`; one program serves all parameters and methods.
 
-    def __init__(self, model: Model, subsets: Sequence[str], batch_size: int, mesh: Mesh):
+    `multilabel` says how the probabilities of frames are averaged; without images of several frames it does nothing.
+    """
+
+    def __init__(self, model: Model, subsets: Sequence[str], batch_size: int, mesh: Mesh, multilabel: bool = False):
         if jax.process_count() > 1:  # labels are read per host and outputs are global: they would not match
             raise UserError("evaluation runs on one host; start mmr evaluate on a single one")
         self.model, self.subsets, self.batch_size, self.mesh = model, tuple(subsets), batch_size, mesh
         sharding.check_batch(batch_size, mesh)
         self._masks = jnp.asarray(subset_masks(model.names, self.subsets))
-        self._fused, self._logits = _programs(model, mesh)
+        self._fused, self._logits = _programs(model, mesh, multilabel)
 
     def logits(self, params: dict, source: Source) -> dict[str, np.ndarray]:
         """{"scores": float32 [S, N, C] logits, "valid": bool [S, N], "labels", "ids"} over a whole source, in order."""
         return self._over(self._logits, params, source)
 
     def embeddings(self, params: dict, source: Source) -> dict[str, np.ndarray]:
-        """As `logits`, with the fused embeddings float32 [S, N, D] as "scores": what linear probes are trained on."""
+        """As `logits`, with the fused embeddings float32 [S, N, D] as "scores": what linear probes are trained on.
+
+        Of images with several frames the middle one is used.
+        """
         return self._over(self._fused, params, source)
 
     def _over(self, program, params, source) -> dict[str, np.ndarray]:

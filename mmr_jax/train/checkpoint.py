@@ -1,9 +1,9 @@
 """Checkpoints of a running stage, and parameters of a finished one, by orbax."""
 
-import shutil
 from pathlib import Path
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 from mmr_jax.errors import UserError
@@ -36,13 +36,11 @@ class Checkpoints:
         step = self._manager.latest_step()
         return step, self._manager.restore(step, args=ocp.args.StandardRestore(target))
 
-    def close(self, delete: bool = False) -> None:
-        """Release the directory; `delete` removes it (a finished stage keeps its parameters only)."""
+    def close(self) -> None:
+        """Release the directory."""
         if self._open is not None:
             self._open.close()
             self._open = None
-        if delete:
-            shutil.rmtree(self._directory, ignore_errors=True)
 
 
 def save_params(path: Path, params: dict) -> None:
@@ -64,7 +62,5 @@ def load_params(path: Path, like: dict | None = None) -> dict:
 
 
 def _as_numpy(checkpointer, path):
-    import numpy as np
-
     metadata = checkpointer.metadata(path).item_metadata.tree
     return jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), metadata)

@@ -37,6 +37,6 @@ def handled():
 
 
 def check(where: str) -> None:
-    """Raise `Interrupted` if a signal came; for the places between steps and stages."""
+    """Raise `Interrupted` if a signal came; for the places between steps and stages. `where` says what is saved."""
     if FLAG.raised:
-        raise Interrupted(f"interrupted at {where}; saved. Repeat the same command to go on from there")
+        raise Interrupted(f"interrupted at {where}. Repeat the same command to go on from there")

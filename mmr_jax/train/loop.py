@@ -28,7 +28,8 @@ MAX_BAD_STEPS = 5
 class Job:
     """One stage of training: from `params` (and `extra`) over `steps` steps of `objective`.
 
-    `recipe` is a block of the config: optim, steps, batch_size, ema, log_every, checkpoint_every, validate_every.
+    `recipe` is a block of the config: optim, steps, batch_size, ema, average_every, average_from, log_every,
+    checkpoint_every, validate_every.
     `validate(params) -> float` is asked every `validate_every` steps (never when 0) and the best parameters are kept;
     without it the last ones are. `name` and `seed` are folded into everything random; jobs of one `data_name` (default:
     the name) see the same batches.
@@ -76,7 +77,8 @@ def fit(job: Job, mesh: Mesh) -> Outcome:
     begun = time.monotonic()
     recipe = job.recipe
     sharding.check_batch(recipe.batch_size, mesh)
-    program = make_program(job.objective, recipe.optim, recipe.steps, recipe.ema, mesh)
+    average = (recipe.average_every, recipe.average_from)
+    program = make_program(job.objective, recipe.optim, recipe.steps, recipe.ema, mesh, average)
     checkpoints = Checkpoints(job.directory / "checkpoints")
     state, best, start = _begin(job, program, checkpoints)
     if start:
@@ -115,7 +117,8 @@ def _payload(state: TrainState, best: Best) -> dict:
 
 
 def _averaged(state: TrainState) -> dict:
-    return state.extra.get("ema", state.params)
+    """The weights that are validated and kept: a mean of those so far where the recipe asks for one."""
+    return state.extra.get("average", state.extra.get("ema", state.params))
 
 
 def _run(job, program, mesh, state, best, start, checkpoints, log, progress) -> TrainState:
@@ -137,7 +140,7 @@ def _run(job, program, mesh, state, best, start, checkpoints, log, progress) -> 
         if interrupt.FLAG.raised or (recipe.checkpoint_every and done % recipe.checkpoint_every == 0):
             bad, pending = _read(job, pending, bad, log, progress), None
             checkpoints.save(done, _payload(state, best))
-            interrupt.check(f"{job.name}, step {done}")
+            interrupt.check(f"{job.name}, step {done}, which is saved")
     if pending is not None:
         _read(job, pending, bad, log, progress)
     return state

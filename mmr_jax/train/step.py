@@ -32,37 +32,64 @@ class Program(NamedTuple):
     shardings: object
 
 
-def _start(params, extra, objective, optimizer, ema) -> TrainState:
+def _start(params, extra, objective, optimizer, ema, average) -> TrainState:
     trained, _ = tree.partition(params, objective.trains)
-    extra = {"objective": extra} | ({"ema": params} if ema else {})
+    extra = {"objective": extra} | ({"ema": params} if ema else {}) | ({"average": params} if average[0] else {})
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(trained), extra)
 
 
-def _step(state, batches, key, objective, optimizer, ema) -> tuple[TrainState, dict]:
+def _step(state, batches, key, objective, optimizer, ema, average) -> tuple[TrainState, dict]:
     rng = jax.random.fold_in(key, state.step)
     (loss, (metrics, extra)), grads = objective.value_and_grad(state.params, state.extra["objective"], batches, rng)
     trained, frozen = tree.partition(state.params, objective.trains)
     updates, opt_state = optimizer.update(grads, state.opt_state, trained)
     params = tree.merge(optax.apply_updates(trained, updates), frozen)
-    extra = {"objective": extra}
+    extra = {**state.extra, "objective": extra}
     if ema:
         extra["ema"] = jax.tree.map(lambda e, p: ema * e + (1 - ema) * p, state.extra["ema"], params)
     norm = optax.global_norm(grads)
     finite = jnp.isfinite(loss) & jnp.isfinite(norm)
     new = TrainState(state.step, params, opt_state, extra)
     kept = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state)
-    metrics = {"loss": loss, "grad_norm": norm, "finite": finite, **metrics}
-    return kept._replace(step=state.step + 1), metrics
+    kept = kept._replace(step=state.step + 1)
+    if average[0]:
+        mean = running_mean(kept.extra["average"], kept.params, kept.step, *average)
+        kept = kept._replace(extra={**kept.extra, "average": mean})
+    return kept, {"loss": loss, "grad_norm": norm, "finite": finite, **metrics}
+
+
+def running_mean(mean: dict, params: dict, step: jax.Array, every: int, start: int) -> dict:
+    """Mean of the parameters after all steps s (counted from 1) with s >= start and s % every == 0, up to `step`.
+
+    Before the first of them it is the parameters themselves.
+    """
+    count = jnp.maximum(step // every - (max(start, 1) - 1) // every, 0)
+    counts_now = (step >= start) & (step % every == 0)
+
+    def leaf(m, p):
+        moved = jnp.where(counts_now, m + (p - m) / jnp.maximum(count, 1).astype(m.dtype), m)
+        return jnp.where(jnp.where(counts_now, count == 1, count == 0), p, moved)
+
+    return jax.tree.map(leaf, mean, params)
 
 
 @functools.lru_cache(maxsize=128)
-def make_program(objective: Objective, optim: FrozenConfigDict, steps: int, ema: float, mesh: Mesh) -> Program:
+def make_program(
+    objective: Objective,
+    optim: FrozenConfigDict,
+    steps: int,
+    ema: float,
+    mesh: Mesh,
+    average: tuple[int, int] = (0, 0),
+) -> Program:
     """Compile-ready functions of a stage. Equal arguments give the same program: seeds share one compilation.
 
-    A step whose loss or gradient is not finite keeps parameters, moments and extra as they were and only counts on.
+    `extra` of the state has "ema" (ema > 0) or "average", the `running_mean` with `average` = (every, start).
+    A step whose loss or gradient is not finite keeps parameters, moments and extra as they were and only counts on
+    (the running mean counts the parameters that are kept).
     """
     optimizer = make_optimizer(optim, steps)
-    fixed = {"objective": objective, "optimizer": optimizer, "ema": ema}
+    fixed = {"objective": objective, "optimizer": optimizer, "ema": ema, "average": average}
     start = functools.partial(_start, **fixed)
     shapes = jax.eval_shape(lambda key: start(*objective.init(key)), jax.random.key(0))
     shardings = state_sharding(shapes, mesh)

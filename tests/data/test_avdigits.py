@@ -166,6 +166,13 @@ def test_a_changed_root_is_built_anew(own, tmp_path):
     assert avdigits_builder.PreparedSplit(second, "test")[0]["audio"].tolist() == [1, 2, 3]
 
 
+def test_the_fingerprint_names_the_content_wherever_it_is(fake, own, cache, tmp_path):
+    first = load(fake, cache).fingerprint
+    assert first and load(own, tmp_path / "a").fingerprint == first
+    write_wav(own / raw.RECORDINGS / f"{raw.clip_names()[7]}.wav", [5] * 9)
+    assert load(own, tmp_path / "a").fingerprint != first
+
+
 def test_pairing_csv_is_followed_and_checked(own, tmp_path):
     pairs = raw.read_pairs(own)
     fields = ["id", "digit", "speaker", "fsdd_index", "split3", "audio", "mnist_file", "mnist_index"]

@@ -9,7 +9,7 @@ from test_source import assert_same
 
 from mmr_jax.data import synthetic, synthetic_text
 from mmr_jax.data.source import load_dataset, take
-from mmr_jax.data.text import decode_bytes, encode_bytes
+from mmr_jax.data.text import FIRST, encode_bytes
 from mmr_jax.errors import UserError
 
 MODALITIES = {
@@ -26,6 +26,11 @@ def dataset(modalities=("audio", "video", "text"), **config):
 def digest(source, count=6):
     batch = take(source, range(count))
     return hashlib.sha256(b"".join(batch["inputs"][m].tobytes() for m in MODALITIES)).hexdigest()
+
+
+def decode_bytes(tokens):
+    """The inverse of `encode_bytes`."""
+    return bytes(int(t) - FIRST for t in tokens if t >= FIRST).decode()
 
 
 def captions(source, size):
@@ -201,3 +206,12 @@ def test_images_are_made_too():
         1,
         1,
     ]
+
+
+def test_images_with_frames_are_the_video_of_the_same_name():
+    image = {"picture": {"kind": "image", "height": 24, "width": 20, "channels": 3, "frames": 5}}
+    batch = load_dataset({"name": "synthetic"}, image).splits["val"].take([0, 1])
+    video = load_dataset({"name": "synthetic"}, {"picture": {**image["picture"], "kind": "video"}}).splits["val"]
+    np.testing.assert_array_equal(batch["inputs"]["picture"], video.take([0, 1])["inputs"]["picture"])
+    assert batch["inputs"]["picture"].shape == (2, 5, 24, 20, 3) and batch["length"]["picture"].tolist() == [1, 1]
+    assert (batch["inputs"]["picture"][:, 0] != batch["inputs"]["picture"][:, 4]).any()

@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 import toy
 
+from mmr_jax import config as configs
 from mmr_jax.models import tokenizers
 from mmr_jax.models.model import cut
-from mmr_jax.robustness.evaluator import SubsetEvaluator, fused_embeddings
+from mmr_jax.robustness.evaluator import SubsetEvaluator, fused_embeddings, mean_logits
 from mmr_jax.robustness.subsets import all_subsets, subset_masks
 
 PRESENT = {"audio": [1, 0, 1, 0, 1], "image": [1, 1, 0, 0, 0], "text": [1, 1, 0, 1, 0]}
@@ -61,6 +62,66 @@ def test_embeddings_are_what_the_head_reads():
         fused["scores"] @ params["head"]["kernel"] + params["head"]["bias"], logits["scores"], rtol=1e-4, atol=1e-5
     )
     assert not fused["scores"][~fused["valid"]].any()
+
+
+FRAMED = {**toy.MODALITIES, "image": configs.image(height=8, width=8, patch_size=(4, 4), frames=3)}
+MIXED = {**FRAMED, "view": configs.image(height=8, width=8, patch_size=(4, 4), frames=6)}
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-np.float64(x)))
+
+
+def softmax(x):
+    x = np.exp(np.float64(x) - x.max(-1, keepdims=True))
+    return x / x.sum(-1, keepdims=True)
+
+
+@pytest.mark.parametrize("multilabel", [False, True])
+@pytest.mark.parametrize(
+    "modalities, changes", [(FRAMED, {}), (FRAMED, toy.JOINT), (MIXED, {})], ids=["mean", "joint", "two"]
+)
+def test_probabilities_of_frames_are_averaged(modalities, changes, multilabel):
+    model = toy.model(changes, modalities)
+    params, rows = toy.parameters(model), toy.batch(5, present=PRESENT, modalities=modalities, multilabel=multilabel)
+    subsets = ["audio", "image", "+".join(sorted(modalities))]
+    evaluator = SubsetEvaluator(model, subsets, 4, toy.mesh(), multilabel)
+    found = evaluator.logits(params, toy.Batches(rows))
+    probability = sigmoid if multilabel else softmax
+    counts = {m: cfg["frames"] for m, cfg in modalities.items() if cfg["kind"] == "image"}
+    most = max(counts.values())
+    for i, subset in enumerate(subsets):
+        each = []
+        for frame in range(most):
+            chosen = {m: rows["inputs"][m][:, frame * n // most] for m, n in counts.items()}
+            one = {**rows, "inputs": {**rows["inputs"], **chosen}}
+            logits, valid = alone(model, params, one, subset.split("+"))
+            each.append(probability(logits))
+        np.testing.assert_array_equal(found["valid"][i], valid)
+        mean = np.mean(each, axis=0)
+        np.testing.assert_allclose(probability(found["scores"][i])[valid], mean[valid], rtol=1e-4, atol=1e-6)
+        if not multilabel:  # a logit is a log-probability, so ranks between examples are those of the mean as well
+            np.testing.assert_allclose(np.exp(found["scores"][i])[valid], mean[valid], rtol=1e-4, atol=1e-6)
+        if subset == "image":
+            assert np.abs(each[0] - each[-1])[valid].max() > 1e-3
+
+
+def test_embeddings_use_the_middle_frame():
+    model = toy.model(modalities=FRAMED)
+    params, rows = toy.parameters(model), toy.batch(5, modalities=FRAMED)
+    found = SubsetEvaluator(model, ["image"], 5, toy.mesh()).embeddings(params, toy.Batches(rows))["scores"][0]
+    module = model.bind(params)
+    part = module.parts({"image": rows["inputs"]["image"][:, 1]}, {"image": rows["length"]["image"]})
+    np.testing.assert_allclose(found, module.fuse(part, {"image": rows["present"]["image"]}), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("multilabel", [False, True])
+def test_sure_frames_stay_finite(multilabel):
+    logits = np.array([[[300.0, -300.0]], [[300.0, -300.0]], [[-300.0, 300.0]]], np.float32)
+    found = np.asarray(mean_logits(logits, multilabel))[0]
+    expected = [np.log(2), -np.log(2)] if multilabel else [np.log(2 / 3), np.log(1 / 3)]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert np.isfinite(mean_logits(logits[:2], multilabel)).all()
 
 
 def test_eight_devices_give_the_same_scores():

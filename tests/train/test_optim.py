@@ -39,6 +39,36 @@ def test_multistep_decays_at_shares_of_the_run(warmup):
     np.testing.assert_allclose(found, [1, 1, 0.1, 0.1, 0.01, 0.01], rtol=1e-5)
 
 
+# CAV-MAE: epochs, start and step of its MultiStepLR(range(start, 1000, step), gamma=0.5), advanced once per epoch
+@pytest.mark.parametrize("epochs, start, step", [(25, 10, 5), (15, 5, 1), (10, 2, 1)])
+def test_the_published_schedule_of_cav_mae(epochs, start, step):
+    per_epoch = 519  # AudioSet-20K with batches of 36
+    expected, lr, milestones = [], 5e-5, range(start, 1000, step)
+    for epoch in range(epochs):
+        expected += [lr] * per_epoch
+        lr *= 0.5 if epoch + 1 in milestones else 1.0
+    decay_at = tuple(e / epochs for e in range(start, epochs, step))
+    settings = dict(lr=5e-5, schedule="multistep", decay_at=decay_at, decay_factor=0.5)
+    found = jax.vmap(learning_rate(block(**settings), epochs * per_epoch))(np.arange(epochs * per_epoch))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_the_head_of_cav_mae_learns_a_hundred_times_as_fast():
+    """Its optimiser: Adam with coupled L2 and betas (0.95, 0.999); the head is a norm and a linear layer."""
+    model = toy.model({"normalize": "layer"})
+    groups = (("^head(_norm)?/", 100.0),)
+    settings = dict(name="adam_l2", lr=5e-5, weight_decay=5e-7, b1=0.95, b2=0.999, clip=0.0, schedule="constant")
+    params = toy.parameters(model)
+    changes = []
+    for chosen in ((), groups):
+        optimizer = make_optimizer(block(**settings, groups=chosen), 10)
+        changes.append(tree.flatten(optimizer.update(params, optimizer.init(params), params)[0]))
+    heads = {path for path in changes[0] if path.startswith("head")}
+    assert heads == {"head/kernel", "head/bias", "head_norm/scale", "head_norm/bias"}
+    for path, plain in changes[0].items():
+        np.testing.assert_allclose(changes[1][path], plain * (100.0 if path in heads else 1.0), rtol=1e-6)
+
+
 def values(seed):
     rng = np.random.default_rng(seed)
     paths = (

@@ -6,17 +6,18 @@ import toy
 from mmr_jax import tree
 from mmr_jax.objectives import Contrastive, LinearProbe, Masd, ModalityDropout, Supervised
 from mmr_jax.objectives.base import Frozen
+from mmr_jax.objectives.mixup import Mixup
 from mmr_jax.train import sharding
 from mmr_jax.train.step import make_program
 
 MISSING = {"audio": [1, 0, 1, 0, 1, 0, 1, 1], "image": [1, 1, 0, 0, 0, 1, 1, 1], "text": [1, 1, 0, 1, 0, 0, 1, 1]}
 
 
-def advance(objective, params, batches, steps=1, mesh=None, ema=0.0, **optim):
+def advance(objective, params, batches, steps=1, mesh=None, ema=0.0, average=(0, 0), **optim):
     """(states, metrics) after each step; every step sees the same batches."""
     mesh = mesh or toy.mesh()
     cfg = toy.recipe(**{f"optim__{k}": v for k, v in optim.items()}).optim
-    program = make_program(objective, cfg, 10, ema, mesh)
+    program = make_program(objective, cfg, 10, ema, mesh, average)
     state = program.start(params, {})
     batches = {name: sharding.put_batch(batch, mesh) for name, batch in batches.items()}
     states, metrics = [jax.device_get(state)], []
@@ -32,6 +33,7 @@ CASES = {
     "masd": ({}, lambda m: Masd(m, ("audio",))),
     "joint": (toy.JOINT, lambda m: Supervised(m, ("image", "text"))),
     "contrastive": ({"adapter_depth": 1}, lambda m: Contrastive(m, ("image", "text"))),
+    "mixup": ({}, lambda m: Supervised(m, ("audio",), mixup=Mixup(1.0, smoothing=0.1))),
     "frozen": ({"adapter_depth": 1}, lambda m: Frozen(Supervised(m, ("audio",)), ("/tokenizers/", "^encoder/shared"))),
 }
 
@@ -122,6 +124,37 @@ def test_ema_follows_its_recursion():
     assert np.abs(found["head/kernel"] - tree.flatten(states[-1].params)["head/kernel"]).max() > 1e-3
 
 
+@pytest.mark.parametrize("every, start", [(1, 0), (2, 0), (2, 3), (3, 4), (5, 9)])
+def test_the_average_is_the_mean_of_the_weights_after_the_steps_that_count(every, start):
+    modalities = {"text": toy.MODALITIES["text"], "image": toy.MODALITIES["image"]}
+    model = toy.model(modalities=modalities)
+    batch = toy.batch(8, modalities=modalities)
+    states, _ = advance(
+        Supervised(model, ("text",)), toy.parameters(model), {"labelled": batch}, 8, average=(every, start), lr=0.05
+    )
+    flat = [tree.flatten(state.params) for state in states]
+    for now in range(1, 9):
+        counted = [s for s in range(1, now + 1) if s >= start and s % every == 0] or [now]
+        for path, leaf in tree.flatten(states[now].extra["average"]).items():
+            expected = np.mean([np.float64(flat[s][path]) for s in counted], axis=0)
+            np.testing.assert_allclose(leaf, expected, rtol=1e-5, atol=1e-6, err_msg=f"{path} after {now}")
+    assert "ema" not in states[-1].extra
+
+
+def test_a_step_that_is_not_finite_counts_with_the_weights_it_left():
+    modalities = {"text": toy.MODALITIES["text"]}
+    model = toy.model(modalities=modalities)
+    good = toy.batch(8, modalities=modalities)
+    program = make_program(Supervised(model, ("text",)), toy.recipe().optim, 10, 0.0, toy.mesh(), (1, 1))
+    state, heads = program.start(toy.parameters(model), {}), []
+    for weight in (1.0, np.nan, 1.0):
+        batch = {**good, "weight": np.full(8, weight, np.float32)}
+        state, _ = program.step(state, {"labelled": batch}, jax.random.key(0))
+        heads.append(np.asarray(state.params["head"]["kernel"]))
+    np.testing.assert_array_equal(heads[0], heads[1])
+    np.testing.assert_allclose(state.extra["average"]["head"]["kernel"], np.mean(heads, axis=0), rtol=1e-6)
+
+
 def test_randomness_depends_on_the_step():
     model = toy.model({}, {m: toy.MODALITIES[m] for m in ("image", "text")})
     batch = toy.batch(8, modalities={m: toy.MODALITIES[m] for m in ("image", "text")})
@@ -137,6 +170,7 @@ OBJECTIVES = {
     "contrastive": lambda m: Contrastive(m, m.names),
     "supervised": lambda m: Supervised(m, ("image", "text")),
     "masd": lambda m: Masd(m, ("text",)),
+    "mixup": lambda m: Supervised(m, ("image", "text"), mixup=Mixup(0.7, 1.0, 0.1)),
 }
 
 
