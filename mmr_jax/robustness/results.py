@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from mmr_jax.errors import UserError, nearest
+from mmr_jax.files import write_text
 from mmr_jax.robustness.scores import mean_average_precision, top1
 from mmr_jax.robustness.subsets import all_subsets, modalities_of, parse_subset, subset_name
 
@@ -115,15 +116,16 @@ def read_matrix_csv(
 
 def write_matrix_csv(path: str | Path, results: Iterable[Result]) -> None:
     """Write results in the long form that `read_matrix_csv` reads; floats keep every digit."""
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        for r in results:
-            head = (r.method, r.pretrain, r.seed, "" if r.alpha is None else repr(float(r.alpha)))
-            for train, row in r.scores.items():
-                for evaluated, score in row.items():
-                    n = r.counts.get(train, {}).get(evaluated, "")
-                    writer.writerow((*head, train, evaluated, repr(float(score)), n))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for r in results:
+        head = (r.method, r.pretrain, r.seed, "" if r.alpha is None else repr(float(r.alpha)))
+        for train, row in r.scores.items():
+            for evaluated, score in row.items():
+                n = r.counts.get(train, {}).get(evaluated, "")
+                writer.writerow((*head, train, evaluated, repr(float(score)), n))
+    write_text(path, text.getvalue())
 
 
 def save_predictions(path: str | Path, predictions: Predictions) -> None:
@@ -182,6 +184,11 @@ def to_results(predictions: Iterable[Predictions], metric: str) -> list[Result]:
     return list(found.values())
 
 
+def metric_of(predictions: Sequence[Predictions]) -> str:
+    """How predictions are scored if nobody says: "map" where labels are [N, C], else "top1"."""
+    return "map" if predictions[0].labels.ndim == 2 else "top1"
+
+
 def load(
     path: str | Path,
     metric: str | None = None,
@@ -190,7 +197,7 @@ def load(
 ) -> tuple[list[Result], list[Predictions] | None]:
     """Results of a CSV file, or results and predictions of a folder.
 
-    metric: for a folder; None takes "map" where labels are [N, C], else "top1".
+    metric: for a folder; None takes `metric_of` its predictions.
     """
     path = Path(path)
     if not path.exists():
@@ -198,7 +205,7 @@ def load(
     if path.is_file():
         return read_matrix_csv(path, modalities, train_subsets), None
     predictions = read_predictions(path)
-    metric = metric or ("map" if predictions[0].labels.ndim == 2 else "top1")
+    metric = metric or metric_of(predictions)
     results = to_results(predictions, metric)
     check_complete(results, modalities or modalities_of(e for p in predictions for e in p.eval), train_subsets)
     return results, predictions

@@ -4,7 +4,7 @@ Every function takes results of one alpha per method (see `table_results`), exce
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 from mmr_jax.errors import UserError
@@ -65,15 +65,16 @@ def table_results(items: Sequence[Item], chosen: Mapping[str, float] | None = No
     return kept
 
 
+def largest_set(pretrain: Iterable[str]) -> str:
+    """The largest pretraining set: most modalities, of equals the alphabetically last; "" (unsaid) before any."""
+    return max(pretrain, key=lambda name: (len(parse_subset(name)) if name else 0, name))
+
+
 def largest_pretraining(items: Sequence[Item]) -> list[Item]:
-    """The items of each method's largest pretraining set (by number of modalities, then name)."""
-
-    def size(name: str) -> tuple[int, str]:
-        return (len(parse_subset(name)) if name else 0, name)
-
+    """The items of each method's `largest_set`."""
     kept = []
     for group in by_method(items).values():
-        largest = max((item.pretrain for item in group), key=size)
+        largest = largest_set(item.pretrain for item in group)
         kept += [item for item in group if item.pretrain == largest]
     return kept
 

@@ -2,6 +2,7 @@ import csv
 import io
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -212,3 +213,23 @@ def test_scores_above_one_stay_as_they_are(tmp_path):
     assert "44.2" in paths["markdown"].read_text() and "4425" not in paths["markdown"].read_text()
     rows = list(csv.DictReader(paths["matrix"].open()))
     assert len(rows) == 49 and {row["score"] for row in rows} == {"44.25"}
+
+
+def test_pictures_of_an_earlier_report_are_removed(tmp_path):
+    write_report(tmp_path, made(["finetune", "masd"]))
+    before = set((tmp_path / "pictures").iterdir())
+    write_report(tmp_path, made(["finetune"]))
+    after = set((tmp_path / "pictures").iterdir())
+    named = set(re.findall(r"pictures/([^)]+)", (tmp_path / "report.md").read_text()))
+    assert after < before and {p.name for p in after} == named
+    assert not list(tmp_path.rglob("*.tmp*"))
+
+
+def test_the_baseline_can_be_named():
+    results = made(["finetune", "masd"], gain=0.1)
+    assert build(results).baseline == "finetune"
+    content = build(results, {"baseline": "masd"})
+    assert content.baseline == "masd"
+    assert content.gains["finetune"]["overall"]["performance"].mean == pytest.approx(-0.1)
+    with pytest.raises(UserError, match="did you mean 'masd'"):
+        build(results, {"baseline": "mazd"})

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from mmr_jax.files import write_bytes, write_text
 from mmr_jax.robustness.report import html, markdown
 from mmr_jax.robustness.report.blocks import Gallery
 from mmr_jax.robustness.report.content import build, numbers
@@ -25,24 +26,29 @@ def write_report(
 ) -> dict[str, Path]:
     """Write index.html, report.md with pictures/, matrix.csv and report.json; returns their paths by kind.
 
-    meta (all optional): title, modalities, train_subsets, metric ("top1" | "map"), chance, config,
+    meta (all optional): title, modalities, train_subsets, baseline (a method), metric ("top1" | "map"), chance, config,
     config_diff, versions, stages [{"name", "seconds", "status"}], notes, alpha {method: float},
-    reference_rows [{"name", subset: score}], accuracy_tables [{"title", "columns", "rows"}].
+    reference_rows [{"name", subset: score}], accuracy_tables [{"title", "columns", "rows"}],
+    retrieval [{"pretrain", "seed", "pairs": rows of `robustness.retrieval.search_pairs`}],
+    reconstructions [{"pretrain", "normalized", "errors", "pictures": [{"title", "png": bytes}]}].
     predictions: give the intervals of the differences to the baseline.
     """
     content = build(results, meta, predictions)
     made, title = blocks(content), str(content.meta.get("title") or TITLE)
     folder = Path(out_dir)
     (folder / PICTURES).mkdir(parents=True, exist_ok=True)
-    for picture in (p for block in made if isinstance(block, Gallery) for p in block.pictures):
-        (folder / PICTURES / picture.name).write_bytes(picture.png)
+    pictures = {p.name: p.png for block in made if isinstance(block, Gallery) for p in block.pictures}
+    for name, png in pictures.items():
+        write_bytes(folder / PICTURES / name, png)
+    for stale in set((folder / PICTURES).glob("*.png")) - {folder / PICTURES / name for name in pictures}:
+        stale.unlink()  # of an earlier report in this folder
     files = {
         "html": ("index.html", html.page(title, made)),
         "markdown": ("report.md", markdown.document(title, made, PICTURES)),
         "json": ("report.json", json.dumps(numbers(content), indent=1, allow_nan=False) + "\n"),
     }
     for name, text in files.values():
-        (folder / name).write_text(text, encoding="utf-8")
+        write_text(folder / name, text)
     write_matrix_csv(folder / "matrix.csv", results)
     return {kind: folder / name for kind, (name, _) in files.items()} | {
         "matrix": folder / "matrix.csv",

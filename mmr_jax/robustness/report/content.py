@@ -10,12 +10,13 @@ from mmr_jax.errors import UserError, nearest
 from mmr_jax.robustness import views
 from mmr_jax.robustness.intervals import Interval, paired_bootstrap
 from mmr_jax.robustness.metrics import SliceSummary, chance_corrected
-from mmr_jax.robustness.results import Predictions, Result, check_complete, multi_hot
+from mmr_jax.robustness.results import Predictions, Result, check_complete, metric_of, multi_hot
+from mmr_jax.robustness.retrieval import averages
 from mmr_jax.robustness.subsets import all_subsets, check_modalities, modalities_of, parse_subset
 
 META = (
     *("title", "modalities", "metric", "chance", "config", "config_diff", "versions", "stages", "notes"),
-    *("alpha", "reference_rows", "accuracy_tables", "train_subsets"),
+    *("alpha", "reference_rows", "accuracy_tables", "train_subsets", "baseline", "retrieval", "reconstructions"),
 )
 BASELINE = "finetune"
 
@@ -43,6 +44,7 @@ class Content:
     curves: dict[str, list]
     corrected: dict[str, views.Stat]
     intervals: dict[str, dict[str, dict[str, Interval]]]
+    retrieval: dict[str, list[dict]]
 
     @property
     def methods(self) -> list[str]:
@@ -85,7 +87,7 @@ def build(
     main = views.table_results(curves, meta.get("alpha"))
     found = views.summaries(main, modalities, trains)
     without = views.summaries(main, modalities, trains, include_full=False)
-    baseline = BASELINE if BASELINE in found else next(iter(found))
+    baseline = _baseline(meta, found)
     table = views.metric_table(found)
     chance = _chance(meta, predictions)
     return Content(
@@ -108,7 +110,17 @@ def build(
         curves=views.alpha_curves(curves, modalities, trains),
         corrected=_corrected(table, results, chance),
         intervals=_intervals(predictions, main, baseline, modalities, trains, meta),
+        retrieval=averages(meta.get("retrieval") or []),
     )
+
+
+def _baseline(meta: Mapping, methods) -> str:
+    """The method that differences are taken to: the one that `meta` names, else fine-tuning, else the first."""
+    if meta.get("baseline"):
+        if meta["baseline"] not in methods:
+            raise UserError(f"meta['baseline'] is {meta['baseline']!r}{nearest(meta['baseline'], methods)}")
+        return meta["baseline"]
+    return BASELINE if BASELINE in methods else next(iter(methods))
 
 
 def _modalities(results: Sequence[Result], meta: Mapping) -> list[str]:
@@ -133,7 +145,7 @@ def _split(widest: Sequence[Result], meta: Mapping, modalities) -> tuple[list[st
 def _metric(meta: Mapping, predictions: Sequence[Predictions] | None) -> str | None:
     if meta.get("metric") or not predictions:
         return meta.get("metric")
-    return "map" if predictions[0].labels.ndim == 2 else "top1"
+    return metric_of(predictions)
 
 
 def _chance(meta: Mapping, predictions: Sequence[Predictions] | None) -> float | None:
@@ -191,7 +203,7 @@ def numbers(content: Content) -> dict:
     c = content
     return jsonable(
         {
-            "meta": c.meta,
+            "meta": {key: value for key, value in c.meta.items() if key != "reconstructions"},
             "modalities": c.modalities,
             "subsets": all_subsets(c.modalities),
             "train_subsets": c.train_subsets,
@@ -217,6 +229,11 @@ def numbers(content: Content) -> dict:
             "matched_by_size": views.matched_by_size(views.table_results(c.results, c.meta.get("alpha"))),
             "matched_scores": views.matched_scores(views.table_results(c.results, c.meta.get("alpha"))),
             "matched_against": views.matched_against(c.main, c.meta.get("reference_rows") or ()),
+            "retrieval": c.retrieval,
+            "reconstructions": [
+                {key: value for key, value in found.items() if key != "pictures"}
+                for found in c.meta.get("reconstructions") or []
+            ],
             "alpha_curves": {m: [{"alpha": a, **t} for a, t in curve] for m, curve in c.curves.items()},
         }
     )

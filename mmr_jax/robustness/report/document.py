@@ -2,7 +2,7 @@
 
 import json
 
-from mmr_jax.robustness.report import curves, tables
+from mmr_jax.robustness.report import curves, pretrained, tables
 from mmr_jax.robustness.report.blocks import Block, Bullets, Code, Gallery, Heading, Paragraph
 from mmr_jax.robustness.report.content import Content, jsonable
 from mmr_jax.robustness.report.heatmap import heat_maps
@@ -31,6 +31,8 @@ def blocks(content: Content) -> list[Block]:
         "Best evaluation set": [tables.best_eval(content)],
         "Matched scores": [tables.matched(content)],
         "Interpolation of weights": [curves.alpha_curves(content)] if content.curves else [],
+        "Retrieval across modalities": pretrained.retrieval(content),
+        "Reconstruction of what is hidden": pretrained.reconstructions(content),
         "More tables": tables.extra(content),
         "How this was made": _provenance(content),
     }

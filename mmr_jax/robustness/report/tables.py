@@ -63,7 +63,10 @@ def gains(content: Content) -> Table | None:
         rows.append([method, *cells])
     note = "Mean ± deviation over seeds, paired by seed."
     if content.intervals:
-        note = "[95 % interval]: paired bootstrap over test examples, seeds averaged; it leaves out seed noise."
+        note = (
+            "[95 % interval]: paired bootstrap over test examples, seeds averaged; it leaves out seed noise. That of "
+            "R, P best and R best is approximate and allows for the bias of an extreme over cells (docs/study.md)."
+        )
     return Table(f"Difference to {content.baseline}", ["Method", *(c for *_, c in columns)], rows, note)
 
 
