@@ -1,97 +1,55 @@
 """Everything about a study that can be known before it runs: sizes, memory, FLOPs, and one real step of its stages."""
 
+import copy
 import time
 from collections import Counter
-from collections.abc import Mapping
-from typing import NamedTuple
 
 import jax
 import numpy as np
-from ml_collections import FrozenConfigDict
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from mmr_jax import methods, tree
-from mmr_jax.config import freeze
-from mmr_jax.data.pipeline import batch_at
-from mmr_jax.data.source import Source
+from mmr_jax import tree
 from mmr_jax.flops import count_flops
 from mmr_jax.models.model import owner
 from mmr_jax.models.tokenizers import input_spec
-from mmr_jax.objectives.base import Objective
-from mmr_jax.robustness.subsets import parse_subset
-from mmr_jax.seeds import fold_seed
+from mmr_jax.objectives import Masked
+from mmr_jax.objectives.masking import kept
+from mmr_jax.plans import Plan, plans
 from mmr_jax.train import sharding
-from mmr_jax.train.step import Program, make_program
-
-
-class Plan(NamedTuple):
-    """One stage's training step: what is minimised, by which block of the config, on which sources."""
-
-    name: str
-    objective: Objective
-    recipe: FrozenConfigDict
-    sources: Mapping[str, Source]
-    seed: int
-
-    def program(self, mesh) -> Program:
-        """The compiled step of the stage; the stage itself uses the same one."""
-        return make_program(self.objective, self.recipe.optim, self.recipe.steps, self.recipe.ema, mesh)
-
-    def batches(self, mesh, step: int = 0) -> dict:
-        """The global batches of a step, on the mesh."""
-        host = (jax.process_index(), jax.process_count())
-        read = {
-            name: batch_at(
-                self.sources[name], self.recipe.batch_size, fold_seed(self.seed, self.name, name), step, *host
-            )
-            for name in self.objective.sources
-        }
-        return {name: sharding.put_batch(batch, mesh) for name, batch in read.items()}
-
-    def start(self, mesh):
-        """A first state with fresh parameters."""
-        return self.program(mesh).start(*self.objective.init(jax.random.key(fold_seed(self.seed, "init"))))
-
-
-def plans(study) -> list[Plan]:
-    """The first pretraining stage, and the first MASD stage or else the first stage that trains a method."""
-    stages = study.stages()
-    trained = sorted((s for s in stages if s.method in methods.TRAINED), key=lambda s: s.method != "masd")
-    first = next(s for s in stages if s.kind == "pretrain")
-    return [_pretraining(study, first), *[_downstream(study, s) for s in trained[:1]]]
-
-
-def _pretraining(study, stage) -> Plan:
-    objective = methods.pretraining(study.config, study.model, parse_subset(stage.pretrain))
-    sources = {"unlabelled": study.dataset.splits["unlabelled"]}
-    return Plan(stage.name, objective, freeze(study.config.pretrain), sources, stage.seed)
-
-
-def _downstream(study, stage) -> Plan:
-    names = parse_subset(stage.train)
-    objective = methods.objective(stage.method, study.config, study.model, names, study.dataset.multilabel)
-    sources = {"labelled": study.labelled(stage.seed), "unlabelled": study.distillation(stage.seed)}
-    return Plan(stage.name, objective, freeze(study.config.finetune), sources, stage.seed)
 
 
 def dry_run(study, shapes_only: bool = False, console: Console | None = None) -> None:
     """Print what the study is and costs, then run two real steps of each plan. Nothing is written.
 
-    `shapes_only` allocates no array and runs no step: for configs that are too large for this machine.
+    `shapes_only` reads no record, allocates no array and runs no step: for configs that are too large for this machine
+    or whose data is not there.
     """
     console = console or Console(highlight=False)
+    study = _on_shapes(study) if shapes_only else study
+    if not shapes_only:
+        study.ready()
     _print_machine(study, console)
     _print_data(study, console)
     _print_parameters(study, console)
     _print_stages(study, console)
-    costs = _table("stage", "batch", "params + moments, MiB", "GFLOP per example", title="training steps")
+    headers = ("steps", "batch", "tokens", "params + moments, MiB", "GFLOP per example")
+    costs = _table("stage", *headers, title="training steps")
     for plan in plans(study):
-        costs.add_row(escape(plan.name), str(plan.recipe.batch_size), *_costs(study, plan))
+        seen = escape("\n".join(f"{m} {n}" for m, n in _seen(study, plan).items()))
+        sizes = (f"{plan.recipe.steps:,}", str(plan.recipe.batch_size), seen)
+        costs.add_row(escape(plan.name), *sizes, *_costs(study, plan))
     console.print(costs)
     if not shapes_only:
         _print_steps(study, console)
+
+
+def _on_shapes(study):
+    """The study on one device: the batch need not divide over this machine's devices."""
+    alone = copy.copy(study)
+    alone.mesh = sharding.make_mesh(dict.fromkeys(sharding.AXES, 1), jax.devices()[:1])
+    return alone
 
 
 def _table(first: str, *others: str, title: str) -> Table:
@@ -133,13 +91,20 @@ def branches(study) -> dict[str, int]:
 
 def tokens(study) -> dict[str, int]:
     """How many tokens each modality's blocks see (class token included)."""
-    specs = batch_shapes(study, 1)
-    found = jax.eval_shape(
-        lambda params, batch: study.model.bind(params).encoder.tokens(batch["inputs"], batch["length"]),
-        study.model.shapes,
-        specs,
-    )
-    return {m: x.shape[1] for m, (x, _) in found.items()}
+    tokenizers = study.model.bind(study.model.shapes).encoder.tokenizers
+    return {m: tokenizers[m].count + int(tokenizers[m].tower.class_token) for m in study.modalities}
+
+
+def _seen(study, plan: Plan) -> dict[str, str]:
+    """Tokens per modality in a plan's step; of masked pretraining the visible ones and all that the decoder sees."""
+    every, objective = tokens(study), plan.objective
+    if not isinstance(objective, Masked):
+        return {m: str(every[m]) for m in plan.modalities}
+    if objective.together:
+        total = sum(every[m] for m in plan.modalities)
+        return {"+".join(plan.modalities): f"{kept(total, objective.masking[0][1])} of {total}"}
+    skip = int(study.model.encoder.tower.class_token)
+    return {m: f"{skip + kept(every[m] - skip, ratio)} of {every[m]}" for m, ratio, _ in objective.masking}
 
 
 def _print_parameters(study, console: Console) -> None:
