@@ -10,7 +10,11 @@ setup_env() {
       echo "mmr_jax needs Python 3.11 or newer; $python is $("$python" --version). Set PYTHON=/path/to/python3.11" >&2
       return 2
     }
-    "$python" -m venv .venv || return 1
+    "$python" -m venv .venv || {
+      rm -rf .venv  # what is half made would be taken for whole next time
+      echo "could not make .venv; on Debian or Ubuntu: apt install python3-venv" >&2
+      return 1
+    }
   fi
   digest="$(cat setup.py constraints.txt | cksum | tr -d ' ')"
   stamp=".venv/stamp-${extras:-core}-$digest"

@@ -1,64 +1,94 @@
 """Refuse a config that no stage could use, before anything runs, with a line that names the field."""
 
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ml_collections import ConfigDict
 
-from mmr_jax.config import METHODS, flatten, freeze
+from mmr_jax.checks_model import at_least, check_modality, check_model
+from mmr_jax.checks_training import check_masking, check_recipe
+from mmr_jax.config import flatten
 from mmr_jax.errors import UserError, nearest
+from mmr_jax.methods import METHODS
 from mmr_jax.robustness.subsets import parse_subset, subset_name
-from mmr_jax.train.optim import make_optimizer
 
 RECIPES = ("pretrain", "probe", "finetune")
 CHOICES = {
     "model.fusion": ("mean", "joint"),
     "model.embedding": ("projected", "backbone"),
     "model.stream_norms": ("own", "shared"),
+    "model.normalize": ("l2", "layer", "none"),
+    "pretrain.objective": ("contrastive", "masked"),
+    "pretrain.direction": ("both", "forward", "backward"),
     "finetune.select": ("best", "last"),
     "finetune.init_head": ("probe", "zero"),
     "masd.source": ("pretraining", "train"),
 }
+INFINITE = float("inf")
 # field: (lowest, highest, whether the ends are allowed)
 RANGES = {
+    "model.norm_eps": (0.0, INFINITE, (False, False)),
+    "pretrain.temperature": (0.0, INFINITE, (False, False)),
+    "pretrain.reconstruction_weight": (0.0, INFINITE, (True, False)),
+    "pretrain.contrastive_weight": (0.0, INFINITE, (True, False)),
     "finetune.label_share": (0.0, 1.0, (False, True)),
+    "finetune.mixup": (0.0, 1.0, (True, True)),
+    "finetune.mixup_alpha": (0.0, INFINITE, (False, False)),
+    "finetune.label_smoothing": (0.0, 1.0, (True, False)),
+    "masd.weight": (0.0, INFINITE, (True, False)),
+    "masd.temperature": (0.0, INFINITE, (False, False)),
     "masd.train_share": (0.0, 1.0, (False, False)),
     "modality_dropout.rate": (0.0, 1.0, (True, False)),
     "wise_ft.alpha": (0.0, 1.0, (True, True)),
+}
+# The same for each block that the training loop runs. An ema of 1 would keep the first weights for ever.
+RECIPE_RANGES = {
+    "ema": (0.0, 1.0, (True, False)),
+    "optim.lr": (0.0, INFINITE, (True, False)),
+    "optim.weight_decay": (0.0, INFINITE, (True, False)),
+    "optim.clip": (0.0, INFINITE, (True, False)),
+    "optim.b1": (0.0, 1.0, (True, False)),
+    "optim.b2": (0.0, 1.0, (True, False)),
+    "optim.eps": (0.0, INFINITE, (True, False)),
+    "optim.decay_factor": (0.0, INFINITE, (True, False)),
+}
+RANGES |= {f"{recipe}.{key}": limits for recipe in RECIPES for key, limits in RECIPE_RANGES.items()}
+# field: lowest whole number
+COUNTS = {"study.eval_batch_size": 1, "study.retrieval": 0, "study.reconstructions": 0}
+COUNTS |= {f"pretrain.decoder.{key}": 1 for key in ("width", "depth", "heads", "mlp_dim")}
+COUNTS |= {
+    f"{recipe}.{key}": 0 for recipe in RECIPES for key in ("checkpoint_every", "validate_every", "optim.warmup_steps")
 }
 
 
 def check(config: ConfigDict) -> None:
     """Raise UserError for the first field that cannot work."""
     fields = flatten(config)
-    for name in config.modalities:
-        if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
-            raise UserError(f"modality {name!r}: names are letters, digits, _ and -")
+    for name, modality in config.modalities.items():
+        check_modality(name, modality)
     for key, allowed in CHOICES.items():
         if fields[key] not in allowed:
             raise UserError(f"{key} is {fields[key]!r}{nearest(str(fields[key]), allowed)}")
-    for key, (low, high, (at_low, at_high)) in RANGES.items():
-        value = fields[key]
-        if not (low < value < high or (at_low and value == low) or (at_high and value == high)):
-            raise UserError(f"{key} is {value}, which is not between {low} and {high}")
+    _check_numbers(fields)
+    check_model(config.model)
     for recipe in RECIPES:
-        _check_recipe(recipe, config[recipe])
+        check_recipe(recipe, config[recipe])
+    check_masking(config)
     _check_lists(config)
 
 
-def _check_recipe(name: str, recipe: ConfigDict) -> None:
-    for key in ("steps", "batch_size", "log_every"):
-        if recipe[key] < 1:
-            raise UserError(f"{name}.{key} is {recipe[key]}; at least 1 is needed")
-    try:
-        make_optimizer(freeze(recipe.optim), recipe.steps)
-    except UserError as error:
-        raise UserError(f"{name}.{error}") from None
-    for pattern in recipe.get("freeze", ()):
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise UserError(f"{name}.freeze: {pattern!r} is no regular expression: {error}") from None
+def _check_numbers(fields: Mapping[str, object]) -> None:
+    values = [(key, fields[key], limits) for key, limits in RANGES.items()]
+    values += [("wise_ft.alphas", alpha, RANGES["wise_ft.alpha"]) for alpha in fields["wise_ft.alphas"]]
+    for key, value, (low, high, (at_low, at_high)) in values:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not (low < value < high or (at_low and value == low) or (at_high and value == high)):
+            ends = f"at least {low:g}" if at_low else f"above {low:g}"
+            ends += "" if high == INFINITE else f" and at most {high:g}" if at_high else f" and below {high:g}"
+            raise UserError(f"{key} is {value!r}; a number {ends} is needed")
+    for key, least in COUNTS.items():
+        at_least(key, fields[key], least)
+    for seed in fields["seeds"]:
+        at_least("seeds", seed, 0)
 
 
 def _check_lists(config: ConfigDict) -> None:
@@ -84,9 +114,11 @@ def _check_lists(config: ConfigDict) -> None:
         twice = [v for v in values if list(values).count(v) > 1]
         if twice:
             raise UserError(f"{field} names {twice[0]!r} twice")
+    contrastive = config.pretrain.objective == "contrastive" or config.pretrain.contrastive_weight
+    contrastive = contrastive and config.pretrain.steps  # without a step no loss is computed
     for subset in lists["pretrain.modalities"]:
-        if "+" not in subset:
-            raise UserError(f"pretrain.modalities: {subset!r} is a single modality; contrastive pretraining needs two")
+        if contrastive and "+" not in subset:
+            raise UserError(f"pretrain.modalities: {subset!r} is a single modality; the contrastive loss needs two")
 
 
 def _subsets(field: str, subsets: Sequence[str], config: ConfigDict) -> list[str]:

@@ -17,9 +17,11 @@ import numpy as np
 from jax import export as exporter
 
 from mmr_jax import tree
-from mmr_jax.models.model import Model, cut
+from mmr_jax.files import write_json
+from mmr_jax.models.model import Model
 from mmr_jax.models.tokenizers import input_spec
 from mmr_jax.prediction import FORMAT, POINTER
+from mmr_jax.robustness.evaluator import subset_logits
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -31,10 +33,10 @@ def probability_fn(model: Model, multilabel: bool) -> Callable:
     """
 
     def probabilities(params, inputs, length, present):
-        module = model.bind(tree.unflatten(params))
-        inputs, length, present = cut({"inputs": inputs, "length": length, "present": present}, model.names)
-        logits = module.classify(module.fuse(module.parts(inputs, length), present)).astype(jnp.float32)
-        return jax.nn.sigmoid(logits) if multilabel else jax.nn.softmax(logits)
+        batch = {"inputs": inputs, "length": length, "present": present}
+        everything = jnp.ones((1, len(model.names)), bool)
+        logits, _ = subset_logits(model, tree.unflatten(params), batch, everything, multilabel)
+        return jax.nn.sigmoid(logits[0]) if multilabel else jax.nn.softmax(logits[0])
 
     return probabilities
 
@@ -60,9 +62,7 @@ def export_model(study, params: Mapping, directory: Path, name: str, *, method: 
 
 def publish(workdir: Path, directory: Path) -> None:
     """Make `directory` (inside `workdir`) the export that predictions from `workdir` use, in one rename."""
-    temporary = Path(workdir) / f"{POINTER}.tmp"
-    temporary.write_text(json.dumps({"directory": str(Path(directory).relative_to(workdir))}))
-    temporary.replace(Path(workdir) / POINTER)
+    write_json(Path(workdir) / POINTER, {"directory": str(Path(directory).relative_to(workdir))})
 
 
 def _serialize(study) -> bytes:

@@ -13,6 +13,7 @@ import numpy as np
 from mmr_jax import methods
 from mmr_jax.config import freeze
 from mmr_jax.export import export_model
+from mmr_jax.initial import start_from_weights
 from mmr_jax.objectives import LinearProbe
 from mmr_jax.robustness.evaluator import SubsetEvaluator
 from mmr_jax.robustness.interpolate import wise_ft
@@ -33,16 +34,23 @@ def _facts(outcome: Outcome) -> dict:
 
 
 def pretrain(study, stage, directory: Path) -> dict:
-    """Contrastive pretraining on the unlabelled pool; the other encoders stay at their initial values."""
+    """Pretraining on the unlabelled pool; encoders that it does not reach stay at their initial values.
+
+    What only pretraining needs (decoder, temperature) is kept beside the model, for reconstructions.
+    """
     objective = methods.pretraining(study.config, study.model, parse_subset(stage.pretrain))
     recipe = freeze(study.config.pretrain)
     params, extra = objective.init(jax.random.key(fold_seed(stage.seed, "init")))
+    params, account = start_from_weights(study.config, params)
     sources = {"unlabelled": study.dataset.splits["unlabelled"]}
     job = Job(stage.name, stage.seed, directory, objective, recipe, sources, params, extra)
     outcome = fit(job, study.mesh)
-    outcome.params.pop("logit_scale", None)
-    save_params(directory / "params", outcome.params)
-    return {**_facts(outcome), "alignment": alignment(study, outcome.params)}
+    trained = {k: v for k, v in outcome.params.items() if k in study.model.shapes}
+    rest = {k: v for k, v in outcome.params.items() if k not in trained}
+    if rest:
+        save_params(directory / "pretraining", rest)
+    save_params(directory / "params", trained)
+    return {**_facts(outcome), "alignment": alignment(study, trained), "weights": account}
 
 
 def alignment(study, params: dict) -> dict[str, dict[str, float]]:
@@ -93,18 +101,19 @@ class _Embeddings:
 
 
 def probe(study, stage, directory: Path) -> dict:
-    """Linear probes of every M_T on embeddings of the labelled set that are computed once."""
+    """Linear probes of all subsets (they cost next to nothing, so another M_T finds its own there) on embeddings of
+    the labelled set that are computed once."""
     params = load_params(study.path(stage.needs[0]) / "params", study.model.shapes)
-    evaluator = SubsetEvaluator(study.model, study.train_subsets, study.config.study.eval_batch_size, study.mesh)
+    evaluator = SubsetEvaluator(study.model, study.eval_subsets, study.config.study.eval_batch_size, study.mesh)
     embeddings = _Embeddings(evaluator.embeddings(params, study.labelled(stage.seed)))
-    objective = LinearProbe(len(study.train_subsets), study.model.dim, study.model.num_classes)
+    objective = LinearProbe(len(study.eval_subsets), study.model.dim, study.model.num_classes)
     heads, _ = objective.init(jax.random.key(0))
     recipe = freeze(study.config.probe)
     outcome = fit(
         Job(stage.name, stage.seed, directory, objective, recipe, {"labelled": embeddings}, heads), study.mesh
     )
     trained = outcome.params["head"]
-    per_subset = {s: {k: trained[k][i] for k in ("kernel", "bias")} for i, s in enumerate(study.train_subsets)}
+    per_subset = {s: {k: trained[k][i] for k in ("kernel", "bias")} for i, s in enumerate(study.eval_subsets)}
     save_params(directory / "heads", per_subset)
     return _facts(outcome)
 
@@ -125,7 +134,7 @@ def train(study, stage, directory: Path) -> dict:
     recipe = study.config.finetune
     if recipe.init_head == "zero":
         params["head"] = jax.tree.map(np.zeros_like, params["head"])
-    sources = {"labelled": study.labelled(stage.seed), "unlabelled": study.distillation(stage.seed)}
+    sources = {"labelled": study.training(stage.seed), "unlabelled": study.distillation(stage.seed)}
     validate = _validation(study, stage.train) if recipe.select == "best" else None
     if validate:
         validate(params)  # compiled here: after the first step nothing compiles any more
@@ -147,7 +156,8 @@ def train(study, stage, directory: Path) -> dict:
 
 def _validation(study, subset: str):
     """Score of a model on the validation split with M_E = `subset`."""
-    evaluator = SubsetEvaluator(study.model, [subset], study.config.study.eval_batch_size, study.mesh)
+    settings = (study.config.study.eval_batch_size, study.mesh, study.dataset.multilabel)
+    evaluator = SubsetEvaluator(study.model, [subset], *settings)
 
     def score(params) -> float:
         return cell_score(_predictions(evaluator, params, study.dataset.splits["val"], train=subset), 0, study.metric)
@@ -161,7 +171,8 @@ def _predictions(evaluator: SubsetEvaluator, params, source, **names) -> Predict
 
 def evaluate(study, stage, directory: Path) -> dict:
     """Scores of one method for every (M_T, M_E); of an interpolated one for every alpha."""
-    evaluator = SubsetEvaluator(study.model, study.eval_subsets, study.config.study.eval_batch_size, study.mesh)
+    settings = (study.config.study.eval_batch_size, study.mesh, study.dataset.multilabel)
+    evaluator = SubsetEvaluator(study.model, study.eval_subsets, *settings)
     rows = []
     for train_subset in study.train_subsets:
         ends = study.ends(stage, train_subset)

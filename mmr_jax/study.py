@@ -1,17 +1,16 @@
-"""The study: a small graph of stages (pretrain, probe, train per M_T, evaluate per method), each kept when finished.
+"""The study: a small graph of stages, each kept when finished.
+
+Pretrain (and a look at what it learned), probe, train per M_T, evaluate per method.
 
 A stage is named by the digest of all that it depends on, so the same command resumes and a changed option repeats
 only what it touches.
 """
 
 import functools
-import hashlib
 import json
-import re
 import shutil
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -22,39 +21,19 @@ from rich.console import Console
 from mmr_jax import config as configs
 from mmr_jax import methods, stages
 from mmr_jax.checks import check, check_splits
+from mmr_jax.data.balanced import Balanced
+from mmr_jax.data.labels import relabel
 from mmr_jax.data.source import Dataset, Source, Subset, load_dataset
 from mmr_jax.errors import UserError, nearest
 from mmr_jax.export import publish
+from mmr_jax.files import write_json
+from mmr_jax.graph import Stage, build
+from mmr_jax.initial import check_weights
 from mmr_jax.models.model import Model, build_model
 from mmr_jax.robustness.subsets import all_subsets, subset_name
 from mmr_jax.seeds import fold_seed
 from mmr_jax.train import interrupt
-from mmr_jax.train.sharding import make_mesh
-
-# Fields that a stage's name holds already, or that change nothing in its result.
-_NEUTRAL = re.compile(r"^pretrain\.modalities$|\.(log_every|checkpoint_every)$")
-SCHEMA = 1  # raise it when stages of older versions must not be taken for finished
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One node: `settings` is the part of the config that it depends on, `needs` the stages that it reads."""
-
-    kind: str
-    name: str
-    seed: int
-    pretrain: str
-    run: Callable = field(compare=False)
-    settings: dict = field(compare=False)
-    needs: tuple["Stage", ...] = ()
-    method: str = ""
-    train: str = ""
-
-    @functools.cached_property
-    def key(self) -> str:
-        """Digest of everything that the stage's result depends on."""
-        depends = [SCHEMA, self.name, self.settings, [s.key for s in self.needs]]
-        return hashlib.blake2b(json.dumps(depends, sort_keys=True).encode(), digest_size=6).hexdigest()
+from mmr_jax.train.sharding import check_batch, make_mesh
 
 
 class Study:
@@ -77,7 +56,9 @@ class Study:
     @functools.cached_property
     def model(self) -> Model:
         frozen = configs.freeze(self.config)
-        return build_model(frozen.model, frozen.modalities, len(self.dataset.class_names))
+        made = build_model(frozen.model, frozen.modalities, len(self.dataset.class_names))
+        methods.check_groups(self.config, made)
+        return made
 
     @functools.cached_property
     def mesh(self) -> jax.sharding.Mesh:
@@ -102,7 +83,12 @@ class Study:
         """The labelled set, without what MASD takes from it, cut to the share of labels that the config asks for."""
         source, order = self._train_order(seed)
         rest = order[self._taken(len(source)) :]
-        return Subset(source, np.sort(rest[: max(1, round(self.config.finetune.label_share * len(rest)))]))
+        chosen = Subset(source, np.sort(rest[: max(1, round(self.config.finetune.label_share * len(rest)))]))
+        return relabel(chosen, self.config.finetune.labels) if self.config.finetune.labels else chosen
+
+    def training(self, seed: int) -> Source:
+        """The labelled set as fine-tuning draws from it."""
+        return Balanced(self.labelled(seed)) if self.config.finetune.balanced else self.labelled(seed)
 
     def distillation(self, seed: int) -> Source:
         """D_SD: the pretraining pool, or a share of the training set whose labels are then used nowhere."""
@@ -118,85 +104,9 @@ class Study:
     def _taken(self, size: int) -> int:
         return round(self.config.masd.train_share * size) if self.config.masd.source == "train" else 0
 
-    # ---- the graph
-
     def stages(self) -> list[Stage]:
         """All stages in an order in which each comes after those it needs."""
-        found = []
-        for seed in self.config.seeds:
-            for subset in self.config.pretrain.modalities:
-                pretrain = "+".join(self.modalities) if subset == "all" else subset_name(subset.split("+"))
-                found += self._branch(int(seed), pretrain)
-        return found + self._export(found)
-
-    def _export(self, found: list[Stage]) -> list[Stage]:
-        """The model of `study.export` as files for prediction: first seed, largest pretraining set."""
-        method = self.config.study.export
-        evaluated = [s for s in found if s.kind == "evaluate" and s.method == method and s.seed == found[0].seed]
-        if not evaluated:
-            return []
-        e = max(evaluated, key=lambda s: s.pretrain.count("+"))
-        settings = self._part("study.export", *(["wise_ft.alpha"] if method in methods.INTERPOLATED else []))
-        name = f"seed{e.seed}/{e.pretrain}/export"
-        more = dict(seed=e.seed, pretrain=e.pretrain, needs=e.needs, method=method)
-        return [Stage("export", name, run=stages.export, settings=settings, **more)]
-
-    def _branch(self, seed: int, pretrain: str) -> list[Stage]:
-        make = functools.partial(Stage, seed=seed, pretrain=pretrain)
-        prefix = f"seed{seed}/{pretrain}"
-        first = make("pretrain", f"{prefix}/pretrain", run=stages.pretrain, settings=self._part("pretrain", "model"))
-        probe = make(
-            "train",
-            f"{prefix}/probe",
-            run=stages.probe,
-            settings=self._part(
-                "probe", "masd.source", "masd.train_share", "finetune.label_share", "study.train_subsets"
-            ),
-            needs=(first,),
-        )
-        trained = {}
-        for method in methods.trained_for(self.config.study.methods):
-            for train in self.train_subsets:
-                if methods.objective(method, self.config, self.model, train.split("+"), False) is None:
-                    trained[method, train] = trained["finetune", train]
-                    continue
-                trained[method, train] = make(
-                    "train",
-                    f"{prefix}/{method}/{train}",
-                    run=stages.train,
-                    settings=self._part(
-                        "finetune", *([methods.SETTINGS[method]] if method in methods.SETTINGS else [])
-                    ),
-                    needs=(first, probe),
-                    method=method,
-                    train=train,
-                )
-        evaluated = [self._evaluation(make, prefix, m, first, probe, trained) for m in self.config.study.methods]
-        return [first, probe, *dict.fromkeys(trained.values()), *evaluated]
-
-    def _evaluation(self, make, prefix, method, first, probe, trained) -> Stage:
-        source = methods.INTERPOLATED.get(method, method)
-        needs = [] if method == methods.PROBE else [trained[source, t] for t in self.train_subsets]
-        parts = ["study.test_splits", "study.save_predictions"]
-        parts += ["wise_ft"] if method in methods.INTERPOLATED else []
-        return make(
-            "evaluate",
-            f"{prefix}/evaluate/{method}",
-            run=stages.evaluate,
-            settings=self._part(*parts),
-            needs=(first, probe, *needs),
-            method=method,
-        )
-
-    def _part(self, *names: str) -> dict:
-        """The named blocks and fields of the config, and always data and modalities."""
-        flat = configs.flatten(configs.to_dict(self.config))
-        wanted = ("data", "modalities", *names)
-        return {
-            k: v
-            for k, v in flat.items()
-            if any(k == w or k.startswith(w + ".") for w in wanted) and not _NEUTRAL.search(k)
-        }
+        return build(self)
 
     # ---- what the evaluation of a method reads
 
@@ -236,8 +146,23 @@ class Study:
             add(stage)
         return list(wanted.values())
 
+    def ready(self) -> None:
+        """Refuse, before anything runs or is written, what would fail later: several hosts, devices, data, model."""
+        if jax.process_count() > 1:
+            raise UserError(f"a study runs on one host and these are {jax.process_count()}: start it on one of them")
+        mesh = self.mesh
+        for name in ("pretrain.batch_size", "probe.batch_size", "finetune.batch_size", "study.eval_batch_size"):
+            block, _, key = name.partition(".")
+            try:
+                check_batch(self.config[block][key], mesh)
+            except UserError as error:
+                raise UserError(f"{name}: {error}") from None
+        check_weights(self.config)
+        self.stages()
+
     def run(self, kinds: Sequence[str] = (), only: str = "") -> None:
         """Run what is not finished yet, in order."""
+        self.ready()
         todo = self.select(kinds, only)
         for number, stage in enumerate(todo, 1):
             interrupt.check(f"the start of {stage.name}")
@@ -262,7 +187,5 @@ def load_trained(study: Study, stage: Stage) -> dict:
 
 def finish(directory: Path, facts: dict) -> None:
     """Mark a stage as finished, in one rename; its checkpoints are not needed any more."""
-    temporary = directory / "done.json.tmp"
-    temporary.write_text(json.dumps(facts, indent=1))
-    temporary.replace(directory / "done.json")
+    write_json(directory / "done.json", facts)
     shutil.rmtree(directory / "checkpoints", ignore_errors=True)

@@ -12,6 +12,7 @@ from mmr_jax.errors import UserError
 from mmr_jax.robustness.intervals import wilson
 from mmr_jax.robustness.report import print_summary, write_report
 from mmr_jax.robustness.results import Predictions, Result, read_predictions
+from mmr_jax.robustness.views import largest_set
 from mmr_jax.study import Stage, Study
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
@@ -19,15 +20,23 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "nump
 
 def report(study: Study, changes: Mapping) -> None:
     """Write report/ in the workdir and print the table; every evaluation must be finished."""
-    evaluations = [s for s in study.stages() if s.kind == "evaluate"]
+    (results, predictions), meta = collect(study), report_meta(study, changes)
+    written = write_report(study.workdir / "report", results, meta, predictions)
+    print_summary(results, meta, study.console)
+    study.console.print(f"report: {written['html']}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _evaluations(study: Study) -> list[Stage]:
+    return [s for s in study.stages() if s.kind == "evaluate"]
+
+
+def collect(study: Study) -> tuple[list[Result], list[Predictions] | None]:
+    """The results of all evaluations, and the predictions that intervals are made of if they are kept."""
+    evaluations = _evaluations(study)
     for stage in evaluations:
         if not study.record(stage):
             raise UserError(f"{stage.name} is not finished in {study.workdir}: run mmr run (or mmr evaluate) first")
-    results = [r for stage in evaluations for r in _results(study, stage)]
-    meta = _meta(study, changes, evaluations)
-    written = write_report(study.workdir / "report", results, meta, _predictions(study, evaluations))
-    print_summary(results, meta, study.console)
-    study.console.print(f"report: {written['html']}", markup=False, highlight=False, soft_wrap=True)
+    return [r for stage in evaluations for r in _results(study, stage)], _predictions(study, evaluations)
 
 
 def matrices(study: Study, method: str) -> list[dict[str, dict[str, float]]]:
@@ -54,12 +63,13 @@ def _predictions(study: Study, evaluations: list[Stage]) -> list[Predictions] | 
     """The saved predictions on the widest pretraining, for the bootstrap; None without them."""
     if not study.config.study.save_predictions:
         return None
-    widest = max((s.pretrain for s in evaluations), key=lambda name: name.count("+"))
+    widest = largest_set(s.pretrain for s in evaluations)
     folders = [study.path(s) / "predictions" for s in evaluations if s.pretrain == widest]
     return [p for folder in folders for p in read_predictions(folder)]
 
 
-def _meta(study: Study, changes: Mapping, evaluations: list[Stage]) -> dict:
+def report_meta(study: Study, changes: Mapping) -> dict:
+    """All that a report says besides the scores; see `write_report`."""
     alphas = dict.fromkeys(methods.INTERPOLATED, study.config.wise_ft.alpha)
     meta = {
         "title": f"Robustness study: {study.config.name}",
@@ -70,13 +80,36 @@ def _meta(study: Study, changes: Mapping, evaluations: list[Stage]) -> dict:
         "config_diff": dict(changes),
         "versions": versions(),
         "stages": _timings(study),
-        "notes": [*study.dataset.notes, *_method_notes(study)],
+        "notes": [*study.dataset.notes, *_method_notes(study), *_unfinished(study)],
         "alpha": {m: a for m, a in alphas.items() if m in study.config.study.methods},
-        "accuracy_tables": _accuracy_tables(study, evaluations),
+        "accuracy_tables": _accuracy_tables(study, _evaluations(study)),
+        "retrieval": [{"pretrain": s.pretrain, "seed": s.seed, **r} for s, r in _finished(study, "retrieve")],
+        "reconstructions": [_reconstruction(study, s, r) for s, r in _finished(study, "reconstruct")],
     }
     if study.metric == "top1":
         meta["chance"] = 1.0 / len(study.dataset.class_names)
     return meta
+
+
+def _finished(study: Study, kind: str) -> list[tuple[Stage, dict]]:
+    """(stage, record) of the finished stages of a kind."""
+    records = [(s, study.record(s)) for s in study.stages() if s.kind == kind]
+    return [(s, r) for s, r in records if r]
+
+
+def _reconstruction(study: Study, stage: Stage, record: dict) -> dict:
+    """The record of a reconstruct stage with its pictures."""
+    folder = study.path(stage) / "pictures"
+    pictures = [{"title": e["title"], "png": (folder / e["picture"]).read_bytes()} for e in record["examples"]]
+    kept = {k: record[k] for k in ("split", "normalized", "errors")}
+    return {"pretrain": stage.pretrain, "seed": stage.seed, **kept, "pictures": pictures}
+
+
+def _unfinished(study: Study) -> list[str]:
+    """What the report lacks because its stage has not run; evaluations are always there."""
+    kinds = ("retrieve", "reconstruct")
+    lacking = [s.name for s in study.stages() if s.kind in kinds and not study.record(s)]
+    return [f"{name} has not run, so its section lacks it: mmr evaluate runs it." for name in lacking]
 
 
 def versions() -> dict[str, str]:

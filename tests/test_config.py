@@ -62,9 +62,29 @@ def test_an_absent_file_is_refused():
     ("study.train_subsets", ("audio+text", "text+audio"), "'audio.text' twice"),
     ("pretrain.modalities", ("all", "audio+image+text"), "twice"),
     ("pretrain.modalities", ("audio",), "single modality"),
-    ("finetune.label_share", 0.0, "not between"),
-    ("masd.train_share", 1.0, "not between"),
-    ("wise_ft.alpha", 1.5, "not between"),
+    ("finetune.label_share", 0.0, "a number above 0 and at most 1 is needed"),
+    ("masd.train_share", 1.0, "a number above 0 and below 1 is needed"),
+    ("wise_ft.alpha", 1.5, "at least 0 and at most 1"),
+    ("wise_ft.alphas", (0.5, -0.5), "wise_ft.alphas is -0.5"),
+    ("wise_ft.alphas", ("half",), "wise_ft.alphas is 'half'"),
+    ("pretrain.temperature", 0.0, "pretrain.temperature is 0.0; a number above 0 is needed"),
+    ("masd.temperature", -1.0, "masd.temperature is -1.0"),
+    ("finetune.ema", 1.0, "finetune.ema is 1.0; a number at least 0 and below 1"),
+    ("probe.optim.lr", -1e-3, "probe.optim.lr is -0.001"),
+    ("finetune.optim.warmup_steps", -1, "finetune.optim.warmup_steps is -1"),
+    ("study.eval_batch_size", 0, "study.eval_batch_size is 0; a whole number of at least 1"),
+    ("model.heads", 0, "model.heads is 0"),
+    ("model.depth", 0, "model.depth is 0"),
+    ("model.projection.dim", 0, "model.projection.dim is 0"),
+    ("model.overrides", {"text": {"heads": 0}}, "model.overrides.text.heads is 0"),
+    ("pretrain.decoder.heads", 0, "pretrain.decoder.heads is 0"),
+    ("modalities.audio.mels", 0, "modalities.audio.mels is 0"),
+    ("modalities.image.patch_size", (4, 0), "modalities.image.patch_size is 0"),
+    ("modalities.text.vocab_size", 258, "vocab_size is 258; the tokenizer 'byte' needs at least 259"),
+    ("seeds", ("one",), "seeds is 'one'"),
+    ("finetune.validate_every", 0, "finetune.select='best' needs finetune.validate_every above 0"),
+    ("pretrain.optim.groups", (("(", 1.0),), "pretrain.optim.groups: '\\(' is no regular expression"),
+    ("pretrain.optim.groups", (("head", "ten"),), "pairs .regex, factor. are expected"),
     ("finetune.steps", 0, "finetune.steps is 0"),
     ("pretrain.log_every", 0, "pretrain.log_every is 0"),
     ("finetune.freeze", ("(",), "no regular expression"),
@@ -75,6 +95,53 @@ def test_check_refuses_what_no_stage_could_use(key, value, message):
     check(toy.get_config())
     with pytest.raises(UserError, match=message):
         check(changed(key, value))
+
+
+def test_validation_may_be_off_where_the_last_step_is_kept():
+    config = changed("finetune.validate_every", 0)
+    config.finetune.select = "last"
+    check(config)
+
+
+def test_pretraining_may_take_no_step_and_then_one_modality():
+    config = changed("pretrain.steps", 0)
+    config.pretrain.modalities = ("audio",)
+    check(config)
+
+
+def test_hashed_words_need_room_for_one_word():
+    config = changed("modalities.text.tokenizer", "word")
+    config.modalities.text.vocab_size = 4
+    check(config)
+    config.modalities.text.vocab_size = 3
+    with pytest.raises(UserError, match="'word' needs at least 4"):
+        check(config)
+
+
+def test_a_class_token_that_sees_only_itself_is_refused():
+    for tower in ({}, {"text": {"causal": True}}):
+        config = changed("model.class_token", True)
+        config.model.pool = "cls"
+        check(config)
+        config.model.overrides, config.model.causal = tower, not tower
+        with pytest.raises(UserError, match="pool='cls' with causal=True"):
+            check(config)
+
+
+def test_a_size_does_not_pass_over_numbers_in_silence():
+    def sized(**numbers):
+        config = configs.base("synthetic", toy.MODALITIES)
+        config.model.update({"size": "S", **numbers})
+        return config
+
+    check(sized())
+    check(sized(depth=12))
+    with pytest.raises(UserError, match="model.size='S' means depth=12, but model.depth is 6"):
+        check(sized(depth=6))
+    config = sized()
+    config.model.overrides = {"text": {"size": "Ti", "width": 256}}
+    with pytest.raises(UserError, match="model.overrides.text.size='Ti' means width=192"):
+        check(config)
 
 
 def test_modality_names_are_plain():

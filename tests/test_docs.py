@@ -1,12 +1,14 @@
 """The examples of the documentation run, and the notebook too."""
 
+import json
 import re
+import types
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "docs/api.md", "docs/extend.md", "docs/study.md")
+PAGES = ("README.md", *(f"docs/{name}.md" for name in ("api", "extend", "findings", "masked", "study", "weights")))
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -16,7 +18,7 @@ def test_python_examples_run(page):
     namespace: dict = {}
     for block in blocks:
         exec(compile(block, page, "exec"), namespace)
-    assert blocks or page == "docs/study.md"
+    assert blocks or page not in ("README.md", "docs/api.md", "docs/extend.md", "docs/weights.md")
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -33,6 +35,21 @@ def test_readme_names_every_config_and_command():
     configs = sorted(p.relative_to(ROOT).as_posix() for p in (ROOT / "configs").rglob("*.py"))
     assert [c for c in configs if c not in text] == []
     assert [c for c in COMMANDS if f"`mmr {c}" not in text and f"`{c}`" not in text] == []
+
+
+def test_notebook_stops_where_there_is_nothing_to_install(tmp_path, monkeypatch):
+    """Its first cell, where mmr_jax is absent: without an address, and with one that cannot be cloned."""
+    transformer = pytest.importorskip("IPython.core.inputtransformer2").TransformerManager()
+    cell = json.loads((ROOT / "docs/colab/robustness.ipynb").read_text())["cells"][1]["source"]
+    code = transformer.transform_cell("".join(cell))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    ran, shell = [], types.SimpleNamespace(system=lambda command: ran.append(command))
+    with pytest.raises(AssertionError, match="fill in `repository`"):
+        exec(code, {"get_ipython": lambda: shell})
+    with pytest.raises(AssertionError, match="nowhere was not cloned"):
+        exec(code.replace('repository = ""', 'repository = "nowhere"'), {"get_ipython": lambda: shell})
+    assert len(ran) == 1
 
 
 def test_notebook(tmp_path, monkeypatch):

@@ -76,7 +76,7 @@ def test_an_interrupted_study_exits_with_75_and_resumes(tmp_path):
     assert err.strip().splitlines()[-1].startswith("mmr: interrupted at seed0/audio+text/pretrain, step ")
     assert "resumes from step" in finished(command(tmp_path / "parts"))
     stages = {p.parent.relative_to(tmp_path / "whole") for p in (tmp_path / "whole/stages").rglob("done.json")}
-    assert len(stages) == 4  # pretrain, probe, finetune/text, evaluate/finetune
+    assert len(stages) == 5  # pretrain, retrieve, probe, finetune/text, evaluate/finetune
     for stage in stages:
         whole, parts = tmp_path / "whole" / stage, tmp_path / "parts" / stage
         records = [json.loads((d / "done.json").read_text()) for d in (whole, parts)]

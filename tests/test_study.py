@@ -1,5 +1,7 @@
+import dataclasses
 import io
 import itertools
+import json
 
 import jax
 import numpy as np
@@ -8,10 +10,14 @@ import toy
 from rich.console import Console
 
 from mmr_jax import config as configs
+from mmr_jax import methods
 from mmr_jax.errors import UserError
 from mmr_jax.methods import INTERPOLATED
-from mmr_jax.study import Study
+from mmr_jax.seeds import fold_seed
+from mmr_jax.study import Study, load_trained
+from mmr_jax.study_report import report
 from mmr_jax.train.log import StageProgress
+from mmr_jax.weights.folder import PARAMS
 
 
 def study(directory, argument="", **changes):
@@ -53,6 +59,8 @@ def named(*parts):
     ({"study__export": "finetune"}, ["export"]),
     ({"mesh__data": 8}, []),
     ({"study__eval_batch_size": 8}, []),
+    ({"data__cache": False}, []),
+    ({"pretrain__validate_every": 5}, []),
 ], ids=str)  # fmt: skip
 def test_a_changed_option_repeats_what_it_touches(changes, parts):
     assert touched(**changes) == (named(*parts) if parts else set())
@@ -63,6 +71,105 @@ def test_more_methods_or_seeds_leave_the_others_alone():
     assert len(more) == 2 * len(base) - 1 and base.items() <= more.items()  # one export for all
     fewer = keys(study__methods=("finetune",), study__export="")
     assert fewer.items() <= base.items() and not any("masd" in name for name in fewer)
+
+
+def test_another_training_subset_repeats_evaluations_alone():
+    few = keys(study__train_subsets=("audio", "text"))
+    more = keys(study__train_subsets=("audio", "text", "image"))
+    repeated = {name for name in few if few[name] != more[name]}
+    assert repeated == {name for name in few if "/evaluate/" in name or name.endswith("/export")}
+    assert few.items() - more.items() and set(few) < set(more)
+
+
+def test_other_files_repeat_every_stage():
+    """The digest of a data set's files is part of every key; where the files are is not."""
+    made = study("unused")
+    made.__dict__["dataset"] = dataclasses.replace(made.dataset, fingerprint="other")
+    before = keys()
+    assert all(s.key != before[s.name] for s in made.stages())
+
+
+def test_the_weights_that_pretraining_starts_from_are_known_by_content(tmp_path):
+    for name, content in (("a", b"1"), ("b", b"1"), ("c", b"2")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / PARAMS).write_bytes(content)
+    a, b, c = (keys(pretrain__init=str(tmp_path / name)) for name in "abc")
+    assert a == b and not set(a.values()) & {*c.values(), *keys().values()}
+
+
+def test_a_method_reads_the_blocks_that_its_digest_holds(monkeypatch):
+    """A maker is given `finetune` and the blocks of its entry; another one cannot be read."""
+    made = study("unused")
+    entry = methods.Method(lambda config, *_: config.masd.weight, ("modality_dropout",))
+    monkeypatch.setitem(methods.METHODS, "masd", entry)
+    with pytest.raises(AttributeError, match="masd"):
+        methods.objective("masd", made.config, made.model, ("text",), False)
+
+
+def test_every_method_is_in_the_default_config():
+    assert study("unused").config.study.methods == tuple(methods.METHODS)
+
+
+@pytest.mark.parametrize("changes, message", [
+    ({"finetune__freeze": ("encoder/owned", "encoder/ownd")},
+     "finetune.freeze: 'encoder/ownd' matches no parameter; did you mean 'encoder/"),
+    ({"finetune__freeze": ("",)}, "finetune.freeze: \\[''\\] leaves nothing to train"),
+    ({"finetune__optim__groups": (("haed", 10.0),)}, "finetune.optim.groups: 'haed' matches no parameter"),
+    ({"probe__optim__groups": (("encoder", 10.0),)}, "probe.optim.groups: 'encoder' matches no parameter"),
+    ({"pretrain__optim__groups": (("logit_scale", 0.1),)}, "pretrain.optim.groups: 'logit_scale' matches no parameter"),
+], ids=str)  # fmt: skip
+def test_a_pattern_that_does_nothing_is_refused(changes, message):
+    with pytest.raises(UserError, match=message):
+        study("unused", **changes).stages()
+
+
+def test_patterns_that_match_are_accepted():
+    groups = (("logit_scale", 0.1), ("owned", 0.5))
+    changes = {"pretrain__optim__groups": groups, "pretrain__learn_temperature": True}
+    assert study("unused", **changes, finetune__freeze=("encoder/",), probe__optim__groups=(("head", 2.0),)).stages()
+
+
+@pytest.mark.parametrize("field", [
+    "pretrain.batch_size", "probe.batch_size", "finetune.batch_size", "study.eval_batch_size"])  # fmt: skip
+def test_batches_that_the_devices_do_not_divide_are_refused_at_the_start(field, tmp_path):
+    made = study(tmp_path, **{field.replace(".", "__"): 12})
+    made.__dict__["mesh"] = toy.mesh(data=8)
+    with pytest.raises(UserError, match=f"{field}: batch size 12 is not divisible by .* = 8 devices"):
+        made.run()
+    assert not list(tmp_path.iterdir())
+
+
+def test_several_hosts_are_refused_at_the_start(tmp_path, monkeypatch):
+    made = study(tmp_path)
+    monkeypatch.setattr(jax, "process_count", lambda: 4)
+    with pytest.raises(UserError, match="a study runs on one host and these are 4"):
+        made.run()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_mesh_that_does_not_fit_is_refused_at_the_start(tmp_path):
+    made = Study(configs.load("tests/toy.py", {"mesh.data": 3}), tmp_path, Console(file=io.StringIO()))
+    with pytest.raises(UserError, match="^mesh .* does not fit 8 devices"):
+        made.ready()
+
+
+def test_the_largest_pretraining_set_is_the_same_everywhere(tmp_path):
+    """Of sets of equal size the exported model, the tables and the intervals are of one."""
+    changes = dict(study__train_subsets=("audio",), study__methods=("linear_probe",), study__export="linear_probe")
+    made = study(tmp_path, pretrain__modalities=("audio+text", "audio+image"), study__retrieval=0, **changes)
+    made.run()
+    report(made, {})
+    exported = next(s for s in made.stages() if s.kind == "export")
+    written = json.loads((tmp_path / "report/report.json").read_text())
+    assert exported.pretrain == "audio+text"
+    assert written["pretrain"] == {"linear_probe": "audio+text"} and set(written["intervals"]) == {"linear_probe"}
+
+
+def test_a_study_without_pretraining_steps_starts_from_the_initial_weights(tmp_path):
+    made = study(tmp_path, "two", pretrain__steps=0, pretrain__validate_every=0)
+    made.run(("pretrain",))
+    fresh = made.model.init(jax.random.key(fold_seed(0, "init")))
+    toy.assert_same(load_trained(made, made.stages()[0]), fresh)
 
 
 def test_more_pretraining_sets_leave_the_others_alone():

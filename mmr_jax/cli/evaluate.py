@@ -1,7 +1,7 @@
-"""mmr evaluate: evaluation stages of a study, and what they need."""
+"""mmr evaluate: evaluation stages of a study, retrieval and reconstructions, and what they need."""
 
 from mmr_jax.cli.part import run_part
 
 
 def run() -> None:
-    run_part(("evaluate",))
+    run_part(("evaluate", "retrieve", "reconstruct"))

@@ -18,9 +18,10 @@ COMMANDS = {
     "run": "the whole study: pretrain, train on every M_T, repair, evaluate every M_E, report",
     "pretrain": "its pretraining stages",
     "finetune": "its probes and training stages, and what they need",
-    "evaluate": "its evaluation stages, and what they need",
+    "evaluate": "its evaluation stages, retrieval and reconstructions, and what they need",
     "report": "the report of a workdir, or of your own scores (--scores=matrix.csv or a folder of predictions)",
     "predict": "class probabilities from whatever modalities are given",
+    "convert": "published weights (CAV-MAE, CLIP, MAE, ViT) to a folder that a model starts from, and back",
 }
 
 
@@ -55,6 +56,8 @@ def _parse(argv):
         return flags.FLAGS(argv)
     except flags.Error as error:
         raise UserError(str(error)) from None
+    except SyntaxError as error:
+        raise UserError(configs.syntax_error(error)) from None
     except (AttributeError, KeyError, FileNotFoundError) as error:
         raise _config_error(argv, error) from None
 
@@ -80,4 +83,10 @@ def _guarded(command, argv) -> int:
     except (UserError, Diverged, Interrupted) as error:
         print(f"mmr: {'error: ' if isinstance(error, UserError) else ''}{error}", file=sys.stderr)
         return next(code for kind, code in EXIT_CODES.items() if isinstance(error, kind))
+    except OSError as error:
+        if error.errno is None:  # raised by a library, not by the system: its traceback says more
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"mmr: error: {where}{error.strerror}", file=sys.stderr)
+        return EXIT_CODES[UserError]
     return 0

@@ -1,6 +1,5 @@
 """The flags that the commands over a study share, and the study that they make."""
 
-import json
 from pathlib import Path
 
 from absl import flags
@@ -9,6 +8,7 @@ from rich.console import Console
 
 from mmr_jax import config as configs
 from mmr_jax.errors import UserError
+from mmr_jax.files import read_json
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "config file, or file.py:argument", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "directory of the study")
@@ -34,19 +34,22 @@ def given_config():
     return config, changes
 
 
-def write_config(workdir: Path, config, changes: dict) -> None:
-    """Keep the resolved config and its difference from the file beside the results."""
-    workdir.mkdir(parents=True, exist_ok=True)
-    (workdir / "config.json").write_text(json.dumps(configs.to_dict(config), indent=1))
-    (workdir / "config_diff.json").write_text(json.dumps(changes, indent=1))
+def one_study(config) -> None:
+    """Refuse a sweep where a single study is meant: its points are studies of their own."""
+    if config.sweep:
+        raise UserError("this config is a sweep of several studies: mmr run runs all, without --only")
 
 
 def check_same_config(workdir: Path, config) -> None:
-    """A part of a study runs only in a workdir of the same config: otherwise its parts would not fit together."""
+    """A part of a study runs only in a workdir of the same config: otherwise its parts would not fit together.
+
+    What changes no number (devices, batches of evaluation, where files are, how often is logged) may differ.
+    """
     path = workdir / "config.json"
     if not path.exists():
         return
-    changed = configs.difference(configs.to_dict(config), json.loads(path.read_text()))
+    found = configs.difference(configs.to_dict(config), read_json(path))
+    changed = {field: values for field, values in found.items() if not configs.NEUTRAL.search(field)}
     if changed:
         field, (old, new) = next(iter(changed.items()))
         raise UserError(

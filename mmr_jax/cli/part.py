@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from mmr_jax import config as configs
 from mmr_jax.cli import options
 
 
@@ -10,12 +11,14 @@ def run_part(kinds: Sequence[str]) -> None:
     """The stages of some kinds (narrowed by --only) and what they need, in a workdir of the same config."""
     config, changes = options.given_config()
     workdir = Path(options.require(options.WORKDIR.value, "workdir", "runs/quickstart"))
+    options.one_study(config)
     options.check_same_config(workdir, config)
     from mmr_jax.study import Study
     from mmr_jax.train import interrupt
 
     study = Study(config, workdir)
-    study.stages()  # bad data or a bad model is refused before anything is written
-    options.write_config(workdir, config, changes)
+    study.select(kinds, options.ONLY.value)
+    study.ready()  # bad data, a bad model or too few devices are refused before anything is written
+    configs.write(workdir, config, changes)
     with interrupt.handled():
         study.run(kinds, options.ONLY.value)

@@ -1,12 +1,13 @@
 """mmr report: the report of a workdir, or of anybody's scores."""
 
-import json
 from pathlib import Path
 
 from absl import flags
+from rich.console import Console
 
 from mmr_jax.cli import options
 from mmr_jax.errors import UserError
+from mmr_jax.files import read_json
 
 SCORES = flags.DEFINE_string("scores", None, "a CSV (columns train, eval, score) or a folder of predictions")
 OUT = flags.DEFINE_string("out", None, "where to write the report; default: report/ beside the input")
@@ -27,16 +28,22 @@ def run() -> None:
 
     if options.CONFIG.value is not None:
         options.check_same_config(workdir, options.CONFIG.value)
-    config = configs.from_dict(json.loads((workdir / "config.json").read_text()))
-    report(Study(config, workdir), json.loads((workdir / "config_diff.json").read_text()))
+    config, changes = configs.from_dict(read_json(workdir / "config.json")), read_json(workdir / "config_diff.json")
+    if config.sweep:
+        from mmr_jax import sweep
+
+        return sweep.summarize(config, workdir, changes, Console())
+    report(Study(config, workdir), changes)
 
 
 def _foreign(path: Path) -> None:
     from mmr_jax.robustness.report import print_summary, write_report
-    from mmr_jax.robustness.results import load
+    from mmr_jax.robustness.results import load, metric_of
 
     results, predictions = load(path, METRIC.value)
-    meta = {"title": path.stem, "metric": METRIC.value or "top1"}
+    meta = {"title": path.stem}
+    if METRIC.value or predictions:  # the metric of a CSV is not known unless it is said
+        meta["metric"] = METRIC.value or metric_of(predictions)
     if CHANCE.value is not None:
         meta["chance"] = CHANCE.value
     out = Path(OUT.value) if OUT.value else path.parent / "report"

@@ -3,31 +3,62 @@
 from pathlib import Path
 
 from absl import flags
+from rich.console import Console
 
+from mmr_jax import config as configs
 from mmr_jax.cli import options
+from mmr_jax.errors import UserError
 
-DRY_RUN = flags.DEFINE_bool("dry_run", False, "build everything, print sizes, run one step, write nothing")
+DRY_RUN = flags.DEFINE_bool("dry_run", False, "build everything, print sizes, run two steps, write nothing")
+SHAPES = flags.DEFINE_bool("shapes", False, "with --dry_run: on shapes alone; reads no data, allocates no model")
 
 
 def run() -> None:
     """Walk the graph; a changed option repeats only the stages that it touches."""
+    if SHAPES.value and not DRY_RUN.value:
+        raise UserError("--shapes goes with --dry_run: nothing can be trained on shapes alone")
     config, changes = options.given_config()
-    from mmr_jax import sweep
+    if config.sweep and options.ONLY.value:
+        options.one_study(config)
+    if DRY_RUN.value:
+        return _dry_run(config)
+    workdir = Path(options.require(options.WORKDIR.value, "workdir", "runs/quickstart"))
+    (_sweep if config.sweep else _study)(config, workdir, changes)
+
+
+def _study(config, workdir: Path, changes: dict) -> None:
     from mmr_jax.study import Study
     from mmr_jax.study_report import report
     from mmr_jax.train import interrupt
 
-    if DRY_RUN.value:
-        from mmr_jax.dry_run import dry_run
-
-        return dry_run(Study(config, options.WORKDIR.value or "."))
-    workdir = Path(options.require(options.WORKDIR.value, "workdir", "runs/quickstart"))
     study = Study(config, workdir)
-    study.stages()  # bad data or a bad model is refused before anything is written
-    options.write_config(workdir, config, changes)
+    study.ready()  # bad data, a bad model or too few devices are refused before anything is written
+    configs.write(workdir, config, changes)
     with interrupt.handled():
-        if config.sweep:
-            return sweep.run(config, workdir, study.console)
         study.run(only=options.ONLY.value)
         if not options.ONLY.value:
             report(study, changes)
+
+
+def _sweep(config, workdir: Path, changes: dict) -> None:
+    from mmr_jax import sweep
+    from mmr_jax.train import interrupt
+
+    sweep.check(config, workdir)
+    configs.write(workdir, config, changes)
+    with interrupt.handled():
+        sweep.run(config, workdir, changes, Console())
+
+
+def _dry_run(config) -> None:
+    from mmr_jax import sweep
+    from mmr_jax.dry_run import dry_run
+    from mmr_jax.study import Study
+
+    workdir = options.WORKDIR.value or "."
+    if not config.sweep:
+        return dry_run(Study(config, workdir), shapes_only=SHAPES.value)
+    console = Console(highlight=False)
+    for point in sweep.points(config, Path(workdir), {}):
+        console.rule(f"{point.axis} = {point.label}")
+        dry_run(point.study, shapes_only=SHAPES.value, console=console)
