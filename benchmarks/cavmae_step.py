@@ -1,0 +1,181 @@
+"""The full-size CAV-MAE pretraining step: samples/s and FLOP/s here, or cycles on a TPU that is not there.
+
+python benchmarks/cavmae_step.py [--batch=4] [--steps=3] [--dtype=float32]
+python benchmarks/cavmae_step.py --tpu=v5e [--batch=32] [--set=model.attention=xla ...]
+
+The first runs the training step on whatever jax finds. The second needs libtpu, no TPU: it compiles the bfloat16 step
+for four chips, --batch examples each, and adds up what the compiler says it costs (see tpu_cycles.py).
+"""
+
+import argparse
+import ast
+import importlib.util
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+
+import tpu_cycles
+
+
+def options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--batch", type=int, default=0, help="examples (per chip); default 4, accelerator 64, --tpu 32")
+    parser.add_argument("--steps", type=int, default=3, help="steps that are timed, after one that is not")
+    parser.add_argument("--dtype", help="float32 or bfloat16; default: both on a CPU, bfloat16 elsewhere")
+    parser.add_argument("--tpu", choices=sorted(tpu_cycles.TOPOLOGY), help="estimate for this TPU instead")
+    parser.add_argument("--set", action="append", default=[], help="field=value of the config")
+    parser.add_argument("--top", type=int, default=12, help="with --tpu: the dearest kinds of operations to list")
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = options()
+    if not args.tpu:
+        return measure(args)
+    if args.child:
+        return estimate(args)
+    if importlib.util.find_spec("libtpu") is None:
+        sys.exit("--tpu needs libtpu: pip install libtpu, best in an environment of its own, and run this with it")
+    command = [sys.executable, __file__, *sys.argv[1:], "--child"]
+    sys.exit(subprocess.run(command, env=tpu_cycles.environment(), check=False).returncode)
+
+
+def overrides(args: argparse.Namespace) -> dict[str, object]:
+    """Fields to set, as Python literals where they are such."""
+    found = {}
+    for field, _, value in (item.partition("=") for item in args.set):
+        try:
+            found[field] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            found[field] = value
+    return found
+
+
+def measure(args: argparse.Namespace) -> None:
+    """Time steps on this machine, and print a line per dtype."""
+    import jax
+    from common import machine
+
+    on_cpu = jax.default_backend() == "cpu"
+    print(machine(), flush=True)
+    for dtype in [args.dtype] if args.dtype else ["float32", "bfloat16"] if on_cpu else ["bfloat16"]:
+        measure_dtype(dtype, args.batch or (4 if on_cpu else 64), args.steps, overrides(args))
+
+
+def measure_dtype(dtype: str, batch_size: int, steps: int, fields: dict) -> None:
+    import jax
+    from cavmae_setup import USEFUL_FLOPS, Setup, full_size
+
+    from mmr_jax.flops import count_flops
+    from mmr_jax.train.sharding import make_mesh
+
+    config = full_size(dtype, **fields)
+    setup = Setup(config, make_mesh(config.mesh), batch_size)
+    state, batch, key = setup.start(), setup.batch(), jax.random.key(0)
+    flops = count_flops(setup.program.step, state, batch, key).total
+    begun = time.perf_counter()
+    step = setup.program.step.lower(state, batch, key).compile()
+    print(f"{dtype}, batch {batch_size}: compiled in {time.perf_counter() - begun:.0f} s", flush=True)
+    times, rates, product = [], [], matrix_product(dtype)
+    for i in range(steps + 1):
+
+        def advance():
+            nonlocal state, metrics
+            state, metrics = step(state, batch, key)
+            return metrics
+
+        metrics = None
+        times.append(spent_on(advance))
+        rates.append(spent_on(product.run))
+        print(
+            f"  step {i}: {times[-1][0]:.2f} s, {times[-1][1]:.2f} s of processor, loss {metrics['loss']:.4f}",
+            flush=True,
+        )
+    memory = step.memory_analysis()
+    needed = (memory.temp_size_in_bytes + memory.argument_size_in_bytes) / 2**30
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(
+        f"{dtype}, batch {batch_size}, {flops / batch_size / 1e9:.1f} GFLOP per sample counted "
+        f"({USEFUL_FLOPS / 1e9:.1f} useful), memory {needed:.1f} GiB by the compiler, {resident:.1f} GiB resident"
+    )
+    for name, which in (("by the clock", 0), ("per second of each processor", 1)):
+        processors = os.cpu_count() if which else 1
+        spent, other = (statistics.median(t[which] for t in found[1:]) / processors for found in (times, rates))
+        rate, ceiling = flops / spent / 1e9, product.flops / other / 1e9
+        print(
+            f"  {name}: {batch_size / spent:.3f} samples/s, {rate:.0f} GFLOP/s, {100 * rate / ceiling:.0f} % of a "
+            f"matrix product's {ceiling:.0f} GFLOP/s",
+            flush=True,
+        )
+
+
+def spent_on(run) -> tuple[float, float]:
+    """Seconds until what `run` returns is ready: by the clock, and of processor time, which other work on the machine
+    lengthens less."""
+    import jax
+
+    begun = time.perf_counter(), time.process_time()
+    jax.block_until_ready(run())
+    return time.perf_counter() - begun[0], time.process_time() - begun[1]
+
+
+class matrix_product:  # noqa: N801
+    """A large product, the machine's practical ceiling: `run()` and its `flops`."""
+
+    def __init__(self, dtype: str):
+        import jax
+        import jax.numpy as jnp
+
+        size = 4096 if jax.default_backend() == "cpu" else 16384
+        x = jnp.ones((size, size), dtype)
+        product = jax.jit(jnp.matmul).lower(x, x).compile()
+        self.run, self.flops = lambda: product(x, x), 2 * size**3
+
+
+def estimate(args: argparse.Namespace) -> None:
+    """Compile for the TPU and print cycles per sample, by kind of operation."""
+    import jax
+    from cavmae_setup import USEFUL_FLOPS, Setup, full_size
+    from jax.sharding import NamedSharding, PartitionSpec
+
+    from mmr_jax.train.sharding import BATCH, make_mesh
+
+    chips, per_chip = tpu_cycles.topology_devices(args.tpu), args.batch or 32
+    config = full_size("bfloat16", **{"model.attention": "kernel", **overrides(args)})
+    mesh = make_mesh(config.mesh, chips)
+    setup = Setup(config, mesh, per_chip * len(chips))
+    batch, key = jax.eval_shape(setup.batch), jax.eval_shape(lambda: jax.random.key(0))
+
+    def placed(shapes, shardings):
+        return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
+
+    split, whole = NamedSharding(mesh, BATCH), NamedSharding(mesh, PartitionSpec())
+    state = placed(setup.state_shapes(), setup.program.shardings)
+    batch = placed(batch, jax.tree.map(lambda _: split, batch))
+    begun = time.perf_counter()
+    with jax.set_mesh(mesh):
+        compiled = setup.program.step.trace(state, batch, placed(key, whole)).lower().compile()
+    print(f"compiled for {len(chips)} x {args.tpu} in {time.perf_counter() - begun:.0f} s", flush=True)
+    hlo, memory = compiled.as_text(), compiled.memory_analysis()
+    if path := os.environ.get("TPU_HLO"):
+        with open(path, "w") as file:
+            file.write(hlo)
+    found = tpu_cycles.cycles(hlo)
+    total = sum(found.values()) / per_chip
+    kernels = sum(v for (kind, _), v in found.items() if kind.startswith("attention_")) / per_chip
+    share = USEFUL_FLOPS / (total * tpu_cycles.FLOP_PER_CYCLE[args.tpu])
+    print(
+        f"{args.tpu}, {per_chip} per chip: {total / 1e6:.2f} M cycles per sample ({kernels / 1e6:.2f} M in attention "
+        f"kernels), {100 * share:.1f} % of peak for {USEFUL_FLOPS / 1e9:.1f} GFLOP, temporary memory "
+        f"{memory.temp_size_in_bytes / 2**30:.1f} GiB, arguments {memory.argument_size_in_bytes / 2**30:.1f} GiB"
+    )
+    for (_, operation), count in found.most_common(args.top):
+        print(f"  {count / per_chip / 1e3:9.1f} k  {operation}")
+
+
+if __name__ == "__main__":
+    main()
