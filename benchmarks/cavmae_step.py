@@ -3,8 +3,10 @@
 python benchmarks/cavmae_step.py [--batch=4] [--steps=3] [--dtype=float32]
 python benchmarks/cavmae_step.py --tpu=v5e [--batch=32] [--set=model.attention=xla ...]
 
-The first runs the training step on whatever jax finds. The second needs libtpu, no TPU: it compiles the bfloat16 step
-for four chips, --batch examples each, and adds up what the compiler says it costs (see tpu_cycles.py).
+The first runs the training step on whatever jax finds, with memory that is kept between steps and mapped in large
+pages (see KEEP_MEMORY; --plain_memory leaves it to the system). The second needs libtpu, no TPU: it compiles the
+bfloat16 step for four chips, --batch examples each, and adds up what the compiler says it costs (see tpu_cycles.py).
+The share of peak is for the full-size model's work and means nothing where --set changes its size.
 """
 
 import argparse
@@ -15,9 +17,17 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 import tpu_cycles
+
+# For glibc: a step's gigabytes of temporaries are otherwise given back and faulted in again, page by page, every step.
+KEEP_MEMORY = {
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 35),
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+}
 
 
 def options() -> argparse.Namespace:
@@ -28,6 +38,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--tpu", choices=sorted(tpu_cycles.TOPOLOGY), help="estimate for this TPU instead")
     parser.add_argument("--set", action="append", default=[], help="field=value of the config")
     parser.add_argument("--top", type=int, default=12, help="with --tpu: the dearest kinds of operations to list")
+    parser.add_argument("--plain_memory", action="store_true", help="do not set KEEP_MEMORY")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -35,13 +46,16 @@ def options() -> argparse.Namespace:
 def main() -> None:
     args = options()
     if not args.tpu:
+        if not args.plain_memory and not KEEP_MEMORY.keys() <= os.environ.keys():  # read when a process starts
+            os.execve(sys.executable, [sys.executable, *sys.argv], {**KEEP_MEMORY, **os.environ})
         return measure(args)
     if args.child:
         return estimate(args)
     if importlib.util.find_spec("libtpu") is None:
         sys.exit("--tpu needs libtpu: pip install libtpu, best in an environment of its own, and run this with it")
     command = [sys.executable, __file__, *sys.argv[1:], "--child"]
-    sys.exit(subprocess.run(command, env=tpu_cycles.environment(), check=False).returncode)
+    with tempfile.TemporaryDirectory() as folder:
+        sys.exit(subprocess.run(command, env=tpu_cycles.environment(folder), check=False).returncode)
 
 
 def overrides(args: argparse.Namespace) -> dict[str, object]:
@@ -161,9 +175,6 @@ def estimate(args: argparse.Namespace) -> None:
         compiled = setup.program.step.trace(state, batch, placed(key, whole)).lower().compile()
     print(f"compiled for {len(chips)} x {args.tpu} in {time.perf_counter() - begun:.0f} s", flush=True)
     hlo, memory = compiled.as_text(), compiled.memory_analysis()
-    if path := os.environ.get("TPU_HLO"):
-        with open(path, "w") as file:
-            file.write(hlo)
     found = tpu_cycles.cycles(hlo)
     total = sum(found.values()) / per_chip
     kernels = sum(v for (kind, _), v in found.items() if kind.startswith("attention_")) / per_chip

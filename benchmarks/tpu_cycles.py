@@ -9,17 +9,17 @@ which leaves out waiting for memory.
 import glob
 import os
 import re
-import tempfile
 from collections import Counter
 
 FLOP_PER_CYCLE = {"v5e": 4 * 128 * 128 * 2}  # four matrix units; 197 TFLOP/s at 1.5 GHz
 TOPOLOGY = {"v5e": "v5e:2x2"}
 
 
-def environment() -> dict[str, str]:
-    """Environment variables for a process that compiles for a TPU. To be set before jax is imported: with libtpu
-    installed and no TPU there, jax hangs unless it is told to use the CPU."""
-    dump = tempfile.mkdtemp(prefix="schedules")
+def environment(dump: str) -> dict[str, str]:
+    """Environment variables for a process that compiles for a TPU and writes the schedules to the folder `dump`.
+
+    To be set before jax is imported: with libtpu installed and no TPU there, jax hangs unless told to use the CPU.
+    """
     flags = f"--xla_jf_dump_to={dump} --xla_jf_dump_llo_text=true --xla_jf_dump_llo_pass_label_regex=.*final_bundles.*"
     own = {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
     return {**os.environ, **own, "LIBTPU_INIT_ARGS": flags, "TPU_SCHEDULES": dump}
@@ -35,7 +35,7 @@ def topology_devices(name: str):
 def cycles(hlo: str) -> Counter:
     """{(kind, operation): cycles} of a compiled program's text; kind is the operation's name without its number."""
     computations, entry = _computations(hlo)
-    found, kernels = Counter(), _kernels()
+    found, kernels = Counter(), _kernels(hlo)
 
     def walk(name: str, times: int) -> None:
         for line in computations[name]:
@@ -49,9 +49,6 @@ def cycles(hlo: str) -> Counter:
                 walk(loop[2], times * _trips(line, computations[loop[1]]))
 
     walk(entry, 1)
-    called = re.findall(r'%?([\w.\-]+) = .* custom_call_target="tpu_custom_call"', hlo)
-    if missing := sorted({*called} - {*kernels}):
-        raise SystemExit(f"no schedule was written for the kernels {missing}: their cost is unknown")
     return found
 
 
@@ -78,8 +75,19 @@ def _trips(loop: str, condition: list[str]) -> int:
     return int(bound)
 
 
-def _kernels() -> dict[str, int]:
-    """Cycles of each kernel by its operation's name, from the schedules that the compiler wrote down."""
+def _kernels(hlo: str) -> dict[str, int]:
+    """Cycles of each kernel by its operation's name. Of equal kernels the compiler schedules one, which counts for
+    all; a kernel without a schedule ends the program, for its cost is unknown."""
+    called = re.findall(r'%?([\w.\-]+) = .* custom_call_target="tpu_custom_call"(.*)', hlo)
+    bodies = {name: re.search(r'"body":"([^"]*)"', rest)[1] for name, rest in called}
+    known = {bodies[name]: cycles for name, cycles in _schedules().items() if name in bodies}
+    if missing := sorted(name for name, body in bodies.items() if body not in known):
+        raise SystemExit(f"no schedule was written for the kernels {missing}: their cost is unknown")
+    return {name: known[body] for name, body in bodies.items()}
+
+
+def _schedules() -> dict[str, int]:
+    """Bundles times iterations of each operation for which the compiler wrote a schedule down."""
     found = {}
     for path in glob.glob(os.path.join(os.environ["TPU_SCHEDULES"], "*schedule-analysis_final_bundles.txt")):
         with open(path) as file:
@@ -87,7 +95,6 @@ def _kernels() -> dict[str, int]:
         listing = glob.glob(re.sub(r"-\d+-schedule-analysis_final_bundles", "-[0-9]*-final_bundles", path))[0]
         with open(listing) as file:
             tests = re.findall(r"scmp.ge.s32.totalorder \S+, (\d+) /\* loop exit test \*/", file.read())
-        name = os.path.basename(path).split("-")[1]
         if bundles:
-            found[name] = int(bundles[1]) * max(map(int, tests), default=1)
+            found[os.path.basename(path).split("-")[1]] = int(bundles[1]) * max(map(int, tests), default=1)
     return found

@@ -2,7 +2,9 @@
 
     mmr run --config=configs/masked_digits.py --workdir=runs/masked_digits --config.data.root=FOLDER
 
-FOLDER as in configs/digits.py. TIME min. Expect RESULT
+FOLDER as in configs/digits.py. 55 min on 2 cores that had other work to do as well. Expect P in Transfer, fine-tuning
+and MASD: 47.6 and 59.4 % contrastive, 46.0 and 54.3 % CAV, 21.4 and 27.9 % CAV-MAE, 10.3 (chance) and 19.1 % MAE;
+report/ in the workdir has all four side by side, docs/findings.md what it means.
 """
 
 from pathlib import Path

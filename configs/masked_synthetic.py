@@ -2,7 +2,9 @@
 
     mmr run --config=configs/masked_synthetic.py --workdir=runs/masked_synthetic
 
-TIME min. Expect RESULT
+44 min on 2 cores that had other work to do as well. Expect P in Transfer, fine-tuning and MASD: 19.8 and 23.4 %
+contrastive, 13.6 and 14.3 % CAV, 7.7 and 9.6 % CAV-MAE, 4.2 (chance) and 5.1 % MAE; report/ in the workdir has all
+four side by side, docs/findings.md what it means.
 """
 
 from pathlib import Path

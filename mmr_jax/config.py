@@ -105,7 +105,7 @@ def base(data: str, modalities: Mapping[str, Mapping]) -> ConfigDict:
         patch_bias=True,
         scan_layers=True,
         dtype="float32",  # compute dtype; parameters and losses are float32
-        attention="auto",  # xla, kernel (TPU, see models/attention.py), or auto: whichever suits device and shapes
+        attention="xla",  # or kernel (TPU; compiled for one, but not yet run on one), or auto: the kernel where it fits
     )
     config.model.overrides = ConfigDict()  # modality -> any of the fields above, for separate encoders
     config.pretrain = _recipe(600, 128, 1e-3, temperature=0.07, learn_temperature=False)

@@ -36,7 +36,7 @@ def get_config(argument=""):
     config.modalities.audio.augment.update(uniform_noise=0.1, roll=1024)
     config.model.update(size="B", adapter_depth=11, fusion="joint", norm_eps=1e-5, dtype="bfloat16")
     config.model.update(positions="sincos", modality_token=True, embedding="backbone", normalize="layer")
-    config.model.projection.kind = "none"
+    config.model.projection.kind, config.model.attention = "none", "auto"
     recipe, epochs = config.pretrain, EPOCHS[argument]
     recipe.update(objective="masked", contrastive_weight=0.01, temperature=0.05, direction="backward")  # image queries
     recipe.decoder.update(width=512, depth=8, heads=16, mlp_dim=2048)

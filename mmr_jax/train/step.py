@@ -38,9 +38,11 @@ def _start(params, extra, objective, optimizer, ema, average) -> TrainState:
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(trained), extra)
 
 
-def _step(state, batches, key, objective, optimizer, ema, average) -> tuple[TrainState, dict]:
+def _step(state, batches, key, mesh, objective, optimizer, ema, average) -> tuple[TrainState, dict]:
     rng = jax.random.fold_in(key, state.step)
-    (loss, (metrics, extra)), grads = objective.value_and_grad(state.params, state.extra["objective"], batches, rng)
+    before = state.extra["objective"]
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # the attention kernel asks how the batch is split
+        (loss, (metrics, extra)), grads = objective.value_and_grad(state.params, before, batches, rng)
     trained, frozen = tree.partition(state.params, objective.trains)
     updates, opt_state = optimizer.update(grads, state.opt_state, trained)
     params = tree.merge(optax.apply_updates(trained, updates), frozen)
@@ -95,7 +97,7 @@ def make_program(
     shardings = state_sharding(shapes, mesh)
     whole = NamedSharding(mesh, PartitionSpec())
     step = jax.jit(
-        functools.partial(_step, **fixed),
+        functools.partial(_step, mesh=mesh, **fixed),
         in_shardings=(shardings, NamedSharding(mesh, BATCH), whole),
         out_shardings=(shardings, whole),
         donate_argnums=0,
