@@ -27,6 +27,15 @@ def reference() -> Path:
     return folder
 
 
+@pytest.fixture(scope="module", autouse=True)
+def forget_programs():
+    """Each compiled program holds memory maps of the process; some thousands of them and the next one crashes."""
+    yield
+    import jax
+
+    jax.clear_caches()
+
+
 def pytest_sessionstart(session):
     """Tests name files relative to the repository (configs/, tests/toy.py)."""
     os.chdir(ROOT)
