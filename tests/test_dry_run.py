@@ -95,9 +95,7 @@ def test_shapes_alone_open_no_source(tmp_path, monkeypatch):
 
 def test_shapes_need_no_weights(tmp_path):
     study = make(tmp_path, {**SMALL, **SIZES, **BATCHES, "pretrain.init": str(tmp_path / "absent")})
-    text = told(study, shapes_only=True).replace("\n", "")
-    assert "absent is not there; shapes need no weights" in text and "masd/audio" in text
-    assert study.config.pretrain.init == str(tmp_path / "absent")
+    assert "masd/audio" in told(study, shapes_only=True)
     with pytest.raises(UserError, match="holds no converted weights"):
         told(study)
 
