@@ -4,6 +4,10 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
+MEDIA = ["av>=14", "soxr>=0.5", "tokenizers>=0.20"]
+BEAM = ["apache-beam>=2.70"]
+TEST = ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.8", "nbclient>=0.10", "ipykernel>=6", "nbformat>=5.10"]
+
 setup(
     name="mmr_jax",
     version="0.1.0",
@@ -35,7 +39,9 @@ setup(
         "tpu": ["jax[tpu]>=0.10,<0.12"],
         "cuda": ["jax[cuda13]>=0.10,<0.12"],
         "tensorboard": ["tensorboardX>=2.6"],
-        "dev": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.8", "nbclient>=0.10", "ipykernel>=6", "nbformat>=5.10"],
+        "media": MEDIA,
+        "beam": BEAM,
+        "dev": [*MEDIA, *BEAM, *TEST],
     },
     entry_points={"console_scripts": ["mmr=mmr_jax.cli.main:main"]},
 )

@@ -53,7 +53,7 @@ RECIPE_RANGES = {
 }
 RANGES |= {f"{recipe}.{key}": limits for recipe in RECIPES for key, limits in RECIPE_RANGES.items()}
 # field: lowest whole number
-COUNTS = {"study.eval_batch_size": 1, "study.retrieval": 0, "study.reconstructions": 0}
+COUNTS = {"study.eval_batch_size": 1, "study.retrieval": 0, "study.reconstructions": 0, "masd.clips": 0}
 COUNTS |= {f"pretrain.decoder.{key}": 1 for key in ("width", "depth", "heads", "mlp_dim")}
 COUNTS |= {
     f"{recipe}.{key}": 0 for recipe in RECIPES for key in ("checkpoint_every", "validate_every", "optim.warmup_steps")

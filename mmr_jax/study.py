@@ -24,6 +24,7 @@ from mmr_jax.checks import check, check_splits
 from mmr_jax.data.balanced import Balanced
 from mmr_jax.data.labels import relabel
 from mmr_jax.data.source import Dataset, Source, Subset, load_dataset
+from mmr_jax.data.unreadable import Tally
 from mmr_jax.errors import UserError, nearest
 from mmr_jax.export import publish
 from mmr_jax.files import write_json
@@ -91,11 +92,20 @@ class Study:
         return Balanced(self.labelled(seed)) if self.config.finetune.balanced else self.labelled(seed)
 
     def distillation(self, seed: int) -> Source:
-        """D_SD: the pretraining pool, or a share of the training set whose labels are then used nowhere."""
+        """D_SD: the pretraining pool or a random part of it, or a share of the training set whose labels are then used
+        nowhere."""
         if self.config.masd.source == "pretraining":
-            return self.dataset.splits["unlabelled"]
+            return self._sample(self.dataset.splits["unlabelled"], seed)
         source, order = self._train_order(seed)
         return Subset(source, np.sort(order[: self._taken(len(source))]))
+
+    def _sample(self, pool: Source, seed: int) -> Source:
+        """`masd.clips` random examples of `pool`."""
+        clips = self.config.masd.clips
+        if not clips or clips >= len(pool):
+            return pool
+        order = np.random.default_rng(fold_seed(seed, "distillation")).permutation(len(pool))
+        return Subset(pool, np.sort(order[:clips]))
 
     def _train_order(self, seed: int) -> tuple[Source, np.ndarray]:
         source = self.dataset.splits["labelled"]
@@ -171,8 +181,12 @@ class Study:
             begun = time.monotonic()
             directory = self.path(stage)
             directory.mkdir(parents=True, exist_ok=True)
+            tally = self.dataset.tally or Tally(0.0)
+            before = (tally.read, tally.lost)
             facts = stage.run(self, stage, directory)
             seconds = time.monotonic() - begun
+            if tally.lost > before[1]:
+                facts["unreadable"] = {"read": tally.read - before[0], "lost": tally.lost - before[1]}
             finish(directory, {"name": stage.name, "seconds": round(seconds, 2), **facts})
             self.console.print(f"[{number}/{len(todo)}] {stage.name}: {seconds:.1f} s", markup=False, highlight=False)
         for stage in todo:  # prediction follows the config, also when the stage was finished by an earlier run

@@ -80,7 +80,7 @@ def report_meta(study: Study, changes: Mapping) -> dict:
         "config_diff": dict(changes),
         "versions": versions(),
         "stages": _timings(study),
-        "notes": [*study.dataset.notes, *_method_notes(study), *_unfinished(study)],
+        "notes": [*study.dataset.notes, *_method_notes(study), *_unreadable(study), *_unfinished(study)],
         "alpha": {m: a for m, a in alphas.items() if m in study.config.study.methods},
         "accuracy_tables": _accuracy_tables(study, _evaluations(study)),
         "retrieval": [{"pretrain": s.pretrain, "seed": s.seed, **r} for s, r in _finished(study, "retrieve")],
@@ -103,6 +103,12 @@ def _reconstruction(study: Study, stage: Stage, record: dict) -> dict:
     pictures = [{"title": e["title"], "png": (folder / e["picture"]).read_bytes()} for e in record["examples"]]
     kept = {k: record[k] for k in ("split", "normalized", "errors")}
     return {"pretrain": stage.pretrain, "seed": stage.seed, **kept, "pictures": pictures}
+
+
+def _unreadable(study: Study) -> list[str]:
+    """What could not be read, by stage (of one that was resumed: since it was)."""
+    records = [(stage.name, (study.record(stage) or {}).get("unreadable")) for stage in study.stages()]
+    return [f"{name}: {n['lost']:,} of {n['read']:,} examples could not be read." for name, n in records if n]
 
 
 def _unfinished(study: Study) -> list[str]:

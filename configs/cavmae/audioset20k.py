@@ -33,7 +33,7 @@ def get_config(argument=""):
     config.model.fusion = "mean" if argument else "joint"
     config.modalities.audio.augment.update(mel_mask=48, time_mask=192)
     config.pretrain.update(steps=0, init="weights/cavmae")
-    recipe, epoch = config.finetune, config.data.labelled // 36
+    recipe, epoch = config.finetune, config.data.sizes.labelled // 36
     recipe.update(batch_size=36, steps=EPOCHS * epoch, average_every=epoch, average_from=3 * epoch)
     recipe.update(select="last", validate_every=0, init_head="zero", log_every=50, checkpoint_every=epoch)
     recipe.update(mixup=0.5, mixup_alpha=10.0, label_smoothing=0.1)

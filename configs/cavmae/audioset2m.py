@@ -21,8 +21,8 @@ def get_config(argument=""):
     path = Path(__file__).with_name("audioset20k.py")
     config = c.load(f"{path}:{argument}")
     config.name = "cavmae_audioset2m"
-    config.data.labelled = config.data.unlabelled
-    recipe, epoch = config.finetune, config.data.labelled // BATCH
+    config.data.sizes.labelled = config.data.sizes.unlabelled
+    recipe, epoch = config.finetune, config.data.sizes.labelled // BATCH
     recipe.update(batch_size=BATCH, steps=EPOCHS * epoch, average_every=epoch, average_from=epoch)
     recipe.update(balanced=True, log_every=100, checkpoint_every=2000)
     recipe.optim.update(lr=1e-5, decay_at=tuple(e / EPOCHS for e in range(2, EPOCHS)))

@@ -30,9 +30,10 @@ DECAY = (10, 15, 20)  # epochs
 def get_config(argument=""):
     if argument not in EPOCHS:
         raise UserError(f"audioset_base.py has no variant {argument!r}{nearest(argument, EPOCHS)}")
-    config = c.base("announced", {"audio": c.spectrogram(**AUDIO), "image": c.image(**IMAGE)})
+    config = c.base("prepared", {"audio": c.spectrogram(**AUDIO), "image": c.image(**IMAGE)})
     config.name = "cavmae_audioset_base"
-    config.data.update(dataset="audioset", unlabelled=1772023, labelled=18691, test=17249)
+    config.data.dataset = "audioset"
+    config.data.sizes.update(unlabelled=1772023, labelled=18691, test=17249)
     config.modalities.audio.augment.update(uniform_noise=0.1, roll=1024)
     config.model.update(size="B", adapter_depth=11, fusion="joint", norm_eps=1e-5, dtype="bfloat16")
     config.model.update(positions="sincos", modality_token=True, embedding="backbone", normalize="layer")
@@ -40,7 +41,7 @@ def get_config(argument=""):
     recipe, epochs = config.pretrain, EPOCHS[argument]
     recipe.update(objective="masked", contrastive_weight=0.01, temperature=0.05, direction="backward")  # image queries
     recipe.decoder.update(width=512, depth=8, heads=16, mlp_dim=2048)
-    recipe.update(batch_size=48, steps=epochs * (config.data.unlabelled // 48), init="weights/mae")
+    recipe.update(batch_size=48, steps=epochs * (config.data.sizes.unlabelled // 48), init="weights/mae")
     recipe.update(log_every=100, checkpoint_every=2000)
     recipe.optim = c.optim(name="adam_l2", lr=5e-5, weight_decay=5e-7, b1=0.95, b2=0.999, clip=0.0)
     recipe.optim.update(schedule="multistep", decay_factor=0.5, decay_at=tuple(e / epochs for e in DECAY if e < epochs))

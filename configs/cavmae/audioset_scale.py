@@ -26,6 +26,6 @@ def get_config(argument=""):
     config = c.load(Path(__file__).with_name("audioset_base.py"))
     batch, lr = VARIANTS[argument]
     config.name = "cavmae_audioset_scale"
-    config.pretrain.update(batch_size=batch, steps=EPOCHS * (config.data.unlabelled // batch))
+    config.pretrain.update(batch_size=batch, steps=EPOCHS * (config.data.sizes.unlabelled // batch))
     config.pretrain.optim.lr = lr
     return config

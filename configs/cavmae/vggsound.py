@@ -27,13 +27,14 @@ def get_config(argument=""):
     file = "audioset_base.py" if argument in PRETRAINING else f"audioset20k.py:{argument}"
     config = c.load(f"{Path(__file__).parent}/{file}")
     config.name = "cavmae_vggsound"
-    config.data.update(dataset="vggsound", unlabelled=183727, labelled=183727, test=15446)
+    config.data.dataset = "vggsound"
+    config.data.sizes.update(unlabelled=183727, labelled=183727, test=15446)
     if argument in PRETRAINING:
         epochs, lr, start = PRETRAINING[argument]
-        config.pretrain.update(batch_size=120, steps=epochs * (config.data.unlabelled // 120), init=start)
+        config.pretrain.update(batch_size=120, steps=epochs * (config.data.sizes.unlabelled // 120), init=start)
         config.pretrain.optim.update(lr=lr, decay_at=tuple(e / epochs for e in DECAY if e < epochs))
         return config
-    recipe, epoch = config.finetune, config.data.labelled // BATCH
+    recipe, epoch = config.finetune, config.data.sizes.labelled // BATCH
     recipe.update(batch_size=BATCH, steps=EPOCHS * epoch, average_every=epoch, average_from=3 * epoch)
     recipe.update(balanced=True, checkpoint_every=2000)
     recipe.optim.update(lr=1e-4, decay_at=tuple(e / EPOCHS for e in range(2, EPOCHS)))

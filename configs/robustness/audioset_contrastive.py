@@ -9,7 +9,7 @@ robustness 1.5 to 4 times as good by MASD and WiSE-FT together.
 
 Paper: one ViT-B/16 per modality, InfoNCE over all three pairs (VATT's own weights leave audio-text out), batch 1024,
 AdamW, lr 8e-4, 32 epochs; audio of 8 s, Hamming, 128 mels; Eq. 7 averages the encoders; alpha 0.75 in WiSE-FT. Its
-baseline with 2M labels is --config.data.labelled=1743790.
+baseline with 2M labels is --config.data.sizes.labelled=1743790.
 Ours, where the paper says nothing: sound starts from CLIP's image tower too (its kernel summed over colours, time as
 the vertical axis); video is 4 frames of 16 x 16 patches, so that CLIP's patch kernel fits; the text tower is CLIP's
 (512 wide, byte pairs; `:base_text` makes it as wide as the others, started at random); a joint space of 512 without
@@ -35,21 +35,22 @@ def get_config(argument=""):
     clip = c.load(Path(__file__).with_name("imagenet_captions.py"))
     image = clip.modalities.image
     video = c.video(frames=4, patch_size=(1, 16, 16), mean=image.mean, std=image.std)
-    config = c.base("announced", {"audio": c.spectrogram(), "video": video, "text": clip.modalities.text})
+    config = c.base("prepared", {"audio": c.spectrogram(), "video": video, "text": clip.modalities.text})
     config.name = "audioset_contrastive"
-    config.data.update(dataset="audioset", unlabelled=1743790, labelled=18649, test=17065)
+    config.data.dataset = "audioset"
+    config.data.sizes.update(unlabelled=1743790, labelled=18649, test=17065)
     config.model = clip.model
     if argument == "base_text":
         with config.model.unlocked():
             del config.model.overrides["text"]
         config.pretrain.init_from.text = ""
-    epoch = config.data.unlabelled // BATCH
+    epoch = config.data.sizes.unlabelled // BATCH
     config.pretrain.update(batch_size=BATCH, steps=EPOCHS * epoch, init="weights/clip")
     config.pretrain.init_from.update(audio="image", video="image")
     config.pretrain.update(log_every=100, checkpoint_every=1000)
     config.pretrain.optim = c.optim(lr=8e-4, warmup_steps=epoch)
     config.probe.update(batch_size=1024, steps=1000)
-    steps = DOWNSTREAM_EPOCHS * (config.data.labelled // DOWNSTREAM_BATCH)
+    steps = DOWNSTREAM_EPOCHS * (config.data.sizes.labelled // DOWNSTREAM_BATCH)
     config.finetune.update(batch_size=DOWNSTREAM_BATCH, steps=steps, select="last", validate_every=0)
     config.finetune.optim = c.optim(lr=3e-5, weight_decay=0.1, warmup_steps=steps // DOWNSTREAM_EPOCHS)
     return config

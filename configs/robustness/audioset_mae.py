@@ -24,7 +24,7 @@ EPOCHS = 256
 def get_config():
     start = c.load(Path(__file__).with_name("audioset_contrastive.py"))
     modalities = {**start.modalities, "text": c.text(length=103)}
-    config = c.base("announced", modalities)
+    config = c.base("prepared", modalities)
     config.name = "audioset_mae"
     config.data, config.probe, config.finetune = start.data, start.probe, start.finetune
     config.finetune.optim.lr = 5e-5
@@ -32,7 +32,7 @@ def get_config():
     config.model.update(modality_token=True)
     config.model.projection.kind = "none"
     recipe = config.pretrain
-    steps = EPOCHS * (config.data.unlabelled // 1024)
+    steps = EPOCHS * (config.data.sizes.unlabelled // 1024)
     recipe.update(objective="masked", batch_size=1024, steps=steps, log_every=100, checkpoint_every=1000)
     recipe.decoder.update(width=512, depth=8, heads=16, mlp_dim=2048)
     recipe.optim = c.optim(lr=8e-4, b1=0.9, b2=0.95, clip=0.0, warmup_steps=steps // 20)

@@ -24,9 +24,10 @@ EPOCHS, BATCH = 10, 512
 def get_config():
     image = c.image(mean=CLIP_MEAN, std=CLIP_STD)
     text = c.text(length=77, vocab_size=49408, tokenizer="word")
-    config = c.base("announced", {"image": image, "text": text})
+    config = c.base("prepared", {"image": image, "text": text})
     config.name = "imagenet_captions"
-    config.data.update(dataset="imagenet_captions", unlabelled=359116, labelled=359116, test=89779)
+    config.data.dataset = "imagenet_captions"
+    config.data.sizes.update(unlabelled=359116, labelled=359116, test=89779)
     config.model.update(size="B", norm_eps=1e-5, activation="quick_gelu", dtype="bfloat16")
     config.model.update(class_token=True, pool="cls", pre_norm=True, patch_bias=False)
     config.model.overrides.text = dict(TEXT_TOWER)
@@ -34,7 +35,7 @@ def get_config():
     config.pretrain.update(steps=0, init="weights/clip")
     config.masd.source = "train"
     config.probe.update(batch_size=1024, steps=2000)
-    epoch = round((1 - config.masd.train_share) * config.data.labelled) // BATCH
+    epoch = round((1 - config.masd.train_share) * config.data.sizes.labelled) // BATCH
     config.finetune.update(batch_size=BATCH, steps=EPOCHS * epoch, select="last", validate_every=0)
     config.finetune.optim = c.optim(lr=3e-5, weight_decay=0.1, b2=0.999, warmup_steps=500)
     return config

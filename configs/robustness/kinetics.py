@@ -26,12 +26,13 @@ def get_config(argument=""):
         raise UserError(f"kinetics.py has no variant {argument!r}{nearest(argument, FILES)}")
     config = c.load(Path(__file__).with_name(FILES[argument]))
     config.name = "kinetics"
-    config.data.update(dataset="kinetics400", labelled=246245, test=40000)
+    config.data.dataset = "kinetics400"
+    config.data.sizes.update(labelled=246245, test=40000)
     with config.unlocked():
         for part in (config.modalities, config.pretrain.masking, config.pretrain.init_from, config.model.overrides):
             if "text" in part:
                 del part["text"]
-    epoch = config.data.labelled // BATCH
+    epoch = config.data.sizes.labelled // BATCH
     config.finetune.update(batch_size=BATCH, steps=EPOCHS * epoch)
     config.finetune.optim.warmup_steps = epoch
     return config

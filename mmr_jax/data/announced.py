@@ -1,14 +1,13 @@
-"""Data sets that are known by name, classes and size, but whose media are not prepared: for dry runs on shapes.
+"""Prepared data sets before they are prepared: known by name, classes and size, for dry runs on shapes.
 
-Sizes belong to a copy of a data set (clips vanish from the web), so they are options and stand in the configs. No paper
-or published script has a validation split of its own: "val" is the test split again, and recipes choose nothing by it.
+Sizes belong to a copy of a data set (clips vanish from the web), so they stand in the configs.
 """
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple, NoReturn
 
-from mmr_jax.data.source import Dataset, complete
-from mmr_jax.errors import UserError, nearest
+from mmr_jax.data.source import Dataset
+from mmr_jax.errors import UserError
 
 
 class Kind(NamedTuple):
@@ -27,11 +26,6 @@ KINDS = {
 }
 
 
-def default_config() -> dict[str, Any]:
-    """The data configuration with its defaults; `dataset` and the sizes must be given."""
-    return {"name": "announced", "dataset": "", "unlabelled": 0, "labelled": 0, "test": 0}
-
-
 class Announced:
     """A split that has a length and no records: reading one is a UserError."""
 
@@ -42,7 +36,7 @@ class Announced:
         return self._size
 
     def __getitem__(self, index: int) -> NoReturn:
-        raise UserError(f"{self._title} has no prepared media; only mmr run --dry_run --shapes works with it yet")
+        raise UserError(f"data.folder is empty: {self._title} is read from a folder that mmr prepare writes")
 
     def take(self, indices) -> NoReturn:
         """There is nothing to take."""
@@ -53,16 +47,18 @@ class Announced:
         self[0]
 
 
-def load(data_config: Mapping[str, Any], modalities_config: Mapping[str, Any]) -> Dataset:
-    """A data set with the sizes of `data_config` and whatever modalities are configured; classes are numbered."""
-    config = complete(data_config, default_config())
+def load(config: Mapping[str, Any], modalities_config: Mapping[str, Any]) -> Dataset:
+    """A data set with `config["sizes"]` and whatever modalities are configured; classes
+    are numbered, "val" is as long as the test split."""
     name = config["dataset"]
+    if not name:
+        raise UserError("data.folder is empty; give a folder that mmr prepare wrote")
     if name not in KINDS:
-        raise UserError(f"data.dataset is {name!r}, which is no announced data set{nearest(name, KINDS)}")
-    kind, sizes = KINDS[name], {split: config[split] for split in ("unlabelled", "labelled", "test")}
+        raise UserError(f"data.dataset is {name!r}, of which only a prepared folder tells the classes; set data.folder")
+    kind, sizes = KINDS[name], dict(config["sizes"])
     for split, size in sizes.items():
         if size < 1:
-            raise UserError(f"data.{split} is {size}; give the number of examples of {kind.title} (at least 1)")
+            raise UserError(f"data.sizes.{split} is {size}; without data.folder it must be at least 1")
     splits = {split: Announced(kind.title, size) for split, size in sizes.items()}
     return Dataset(
         name=name,

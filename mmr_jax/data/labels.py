@@ -5,15 +5,16 @@ from pathlib import Path
 
 import numpy as np
 
-from mmr_jax.data.source import Batch, Record, Source, labels_of, take
+from mmr_jax.data.source import Batch, Record, Source, View, labels_of
 from mmr_jax.errors import UserError
 
 
-class Relabelled:
+class Relabelled(View):
     """`source` with the labels float32 [N, C] that `ids` int [N] name; every record must be among them."""
 
     def __init__(self, source: Source, ids: np.ndarray, labels: np.ndarray, origin: str = "the new labels"):
-        self._source, self._order = source, np.argsort(ids, kind="stable")
+        super().__init__(source)
+        self._order = np.argsort(ids, kind="stable")
         self._ids, self._labels, self._origin = ids[self._order], labels[self._order], origin
         if (self._ids[1:] == self._ids[:-1]).any():
             twice = self._ids[1:][self._ids[1:] == self._ids[:-1]][0]
@@ -25,20 +26,22 @@ class Relabelled:
             raise UserError(f"{origin}: {labels.shape[1]} classes, but the data set has {old.shape[1]}")
         self._rows(found)
 
-    def __len__(self) -> int:
-        return len(self._source)
-
     def __getitem__(self, index: int) -> Record:
-        record = self._source[index]
+        record = super().__getitem__(index)
         return {**record, "label": self._labels[self._rows(np.array([record["id"]]))[0]].copy()}
 
     def take(self, indices: Sequence[int] | np.ndarray) -> Batch:
-        batch = take(self._source, indices)
-        return {**batch, "label": self._labels[self._rows(batch["id"])]}
+        return self._relabelled(super().take(indices))
+
+    def draw(self, indices: Sequence[int] | np.ndarray, draws: np.ndarray) -> Batch:
+        return self._relabelled(super().draw(indices, draws))
 
     def labels(self) -> tuple[np.ndarray, np.ndarray]:
         ids = labels_of(self._source)[1]
         return self._labels[self._rows(ids)], ids
+
+    def _relabelled(self, batch: Batch) -> Batch:
+        return {**batch, "label": self._labels[self._rows(batch["id"])]}
 
     def _rows(self, ids: np.ndarray) -> np.ndarray:
         rows = np.minimum(np.searchsorted(self._ids, ids), len(self._ids) - 1)

@@ -8,25 +8,11 @@ from collections.abc import Callable, Iterator
 
 import grain
 import numpy as np
-from grain.experimental import index_shuffle
 
-from mmr_jax.data.source import Batch, Source, map_batch, take
+from mmr_jax.data.draws import draws_at, order_at
+from mmr_jax.data.source import Batch, Source, draw, map_batch, take
 from mmr_jax.errors import UserError
 from mmr_jax.seeds import fold_seed
-
-_ROUNDS = 4  # of the block cipher that permutes an epoch; grain's own choice
-
-
-def order_at(size: int, seed: int, positions: np.ndarray) -> np.ndarray:
-    """Record indices int64 at `positions` of the endless sequence that reshuffles `size` records every epoch.
-
-    Random access: nothing is stored, so a source may be as long as 2**31.
-    """
-    epochs, offsets = np.divmod(np.asarray(positions, np.int64), size)
-    seeds = {int(epoch): fold_seed(seed, "epoch", int(epoch)) for epoch in np.unique(epochs)}
-    pairs = zip(epochs.tolist(), offsets.tolist(), strict=True)
-    order = [index_shuffle(o, max_index=size - 1, seed=seeds[e], rounds=_ROUNDS) for e, o in pairs]
-    return np.array(order, np.int64)
 
 
 def batch_at(
@@ -35,11 +21,12 @@ def batch_at(
     """This host's slice `[batch_size / process_count]` of the global batch of `step`.
 
     Example i of the batch is element `step * batch_size + i` of the endless shuffled sequence, or of the sequence that
-    the source's own `order_at` gives.
+    the source's own `order_at` gives. The same position decides what is random in reading it (crops).
     """
     positions = step * batch_size + _host_rows(source, batch_size, process_index, process_count)
     own = getattr(source, "order_at", None)
-    return take(source, own(seed, positions) if own else order_at(len(source), seed, positions))
+    rows = own(seed, positions) if own else order_at(len(source), seed, positions)
+    return draw(source, rows, draws_at(fold_seed(seed, "draws"), positions))
 
 
 def train_iterator(
@@ -62,7 +49,7 @@ def train_iterator(
     def make(step: int) -> Batch:
         return batch_at(source, batch_size, seed, step, process_index, process_count)
 
-    return _read_ahead(make, start_step, stop_step, threads, prefetch)
+    return _read_ahead(source, make, start_step, stop_step, threads, prefetch)
 
 
 def eval_batches(
@@ -85,7 +72,7 @@ def eval_batches(
         indices = step * batch_size + rows
         return _pad(take(source, np.minimum(indices, size - 1)), valid=int((indices < size).sum()))
 
-    return _read_ahead(make, 0, -(-size // batch_size), threads, prefetch)
+    return _read_ahead(source, make, 0, -(-size // batch_size), threads, prefetch)
 
 
 def _host_rows(source: Source, batch_size: int, process_index: int, process_count: int) -> np.ndarray:
@@ -113,12 +100,16 @@ def _pad(batch: Batch, valid: int) -> Batch:
     return batch
 
 
-def _read_ahead(make: Callable[[int], Batch], start: int, stop: int, threads: int, prefetch: int) -> Iterator[Batch]:
+def _read_ahead(
+    source: Source, make: Callable[[int], Batch], start: int, stop: int, threads: int, prefetch: int
+) -> Iterator[Batch]:
     if start >= stop:
         return
+    tally = getattr(source, "tally", None)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(prefetch, threads))
     iterator = iter(grain.MapDataset.range(start, stop).map(make).to_iter_dataset(options))
     try:
-        yield from iterator
+        for batch in iterator:  # counted here, not in the threads: in the order of the steps
+            yield tally.count(batch) if tally else batch
     finally:  # also when the caller stops early or a record raises: threads end with the batch in hand
         iterator.close()

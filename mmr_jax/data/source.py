@@ -16,19 +16,21 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from mmr_jax.data.unreadable import Tally
 from mmr_jax.errors import UserError, nearest
 
 Record = dict[str, Any]
 Batch = dict[str, Any]
 
-_MODULES = {name: f"mmr_jax.data.{name}" for name in ("synthetic", "avdigits", "announced")}
+_MODULES = {name: f"mmr_jax.data.{name}" for name in ("synthetic", "avdigits", "prepared")}
 _CHUNK = 256  # records that `Cached` decodes at a time
 
 
 class Source(Protocol):
     """Random access to records.
 
-    A source may also have `take(indices) -> Batch` (a faster way to many), `labels() -> (label, id)` of all records
+    A source may also have `take(indices) -> Batch` (a faster way to many), `draw(indices, draws) -> Batch` (records as
+    training sees them: `draws` uint64 `[B]` decide where they are cropped), `labels() -> (label, id)` of all records
     without their media, and `order_at(seed, positions) -> indices` (another order of training than a shuffled one).
     """
 
@@ -44,7 +46,7 @@ class Dataset:
     `splits` has "unlabelled", "labelled", "val", "test" and maybe further test sets; `metric` is "top1" or
     "map"; `fingerprint` names the content of the files that the records come from ("" where the configuration says
     all), so that the digest of every stage holds it; `notes` are sentences for the report (sizes, origin, licence);
-    `words` are what hashed words are looked up in when they are shown.
+    `words` are what hashed words are looked up in when they are shown; `tally` counts what could not be read.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Dataset:
     notes: list[str] = dataclasses.field(default_factory=list)
     fingerprint: str = ""
     words: tuple[str, ...] = ()
+    tally: Tally | None = None
 
 
 def load_dataset(data_config: Mapping[str, Any], modalities_config: Mapping[str, Any]) -> Dataset:
@@ -99,6 +102,11 @@ def take(source: Source, indices: Sequence[int] | np.ndarray) -> Batch:
     return stack([_read(source, int(i)) for i in indices])
 
 
+def draw(source: Source, indices: Sequence[int] | np.ndarray, draws: np.ndarray) -> Batch:
+    """The records at `indices` as training sees them; without a random part of its own the source's are as ever."""
+    return source.draw(indices, draws) if hasattr(source, "draw") else take(source, indices)
+
+
 def labels_of(source: Source) -> tuple[np.ndarray, np.ndarray]:
     """(label int32 [N] or float32 [N, C], id int32 [N]) of all records, in order.
 
@@ -115,11 +123,34 @@ def map_batch(function: Callable[[np.ndarray], np.ndarray], batch: Batch) -> Bat
     return {k: map_batch(function, v) if isinstance(v, dict) else function(v) for k, v in batch.items()}
 
 
-class Subset:
+class View:
+    """A source made of another one: what a subclass does not change is as it is there."""
+
+    def __init__(self, source: Source):
+        self._source = source
+        self.tally = getattr(source, "tally", None)  # see unreadable.py
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> Record:
+        return self._source[index]
+
+    def take(self, indices: Sequence[int] | np.ndarray) -> Batch:
+        return take(self._source, indices)
+
+    def draw(self, indices: Sequence[int] | np.ndarray, draws: np.ndarray) -> Batch:
+        return draw(self._source, indices, draws)
+
+    def labels(self) -> tuple[np.ndarray, np.ndarray]:
+        return labels_of(self._source)
+
+
+class Subset(View):
     """The records of `source` at `indices`, in that order."""
 
     def __init__(self, source: Source, indices: Sequence[int] | np.ndarray):
-        self._source = source
+        super().__init__(source)
         self._indices = np.asarray(indices, np.int64)
 
     def __len__(self) -> int:
@@ -129,10 +160,13 @@ class Subset:
         return self._source[int(self._indices[index])]
 
     def take(self, indices: Sequence[int] | np.ndarray) -> Batch:
-        return take(self._source, self._indices[np.asarray(indices, np.int64)])
+        return super().take(self._indices[np.asarray(indices, np.int64)])
+
+    def draw(self, indices: Sequence[int] | np.ndarray, draws: np.ndarray) -> Batch:
+        return super().draw(self._indices[np.asarray(indices, np.int64)], draws)
 
     def labels(self) -> tuple[np.ndarray, np.ndarray]:
-        label, ids = labels_of(self._source)
+        label, ids = super().labels()
         return label[self._indices], ids[self._indices]
 
 

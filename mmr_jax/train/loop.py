@@ -167,7 +167,7 @@ def _read(job: Job, pending: tuple[int, dict], bad: int, log: MetricLog, progres
     step, metrics = pending[0], jax.device_get(pending[1])
     bad = 0 if metrics.pop("finite") else bad + 1
     if step % job.recipe.log_every == 0 or step == job.recipe.steps or bad:
-        log.write(step, {**metrics, "skipped": bool(bad)})
+        log.write(step, {**metrics, "skipped": bool(bad), **_unreadable(job)})
     progress.update(step, float(metrics["loss"]))
     if bad >= MAX_BAD_STEPS:
         raise Diverged(
@@ -175,3 +175,10 @@ def _read(job: Job, pending: tuple[int, dict], bad: int, log: MetricLog, progres
             f"lower the learning rate or look at the data of these steps (metrics: {log.path})"
         )
     return bad
+
+
+def _unreadable(job: Job) -> dict[str, int]:
+    """How many examples could not be read up to now, if there are any."""
+    tallies = {id(t): t for s in job.sources.values() if (t := getattr(s, "tally", None))}
+    lost = sum(t.lost for t in tallies.values())
+    return {"unreadable": lost} if lost else {}

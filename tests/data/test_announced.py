@@ -11,7 +11,7 @@ MODALITIES = {"audio": configs.spectrogram(), "text": configs.text()}
 
 
 def load(**changes):
-    return load_dataset({**default_config("announced"), **SIZES, **changes}, MODALITIES)
+    return load_dataset({**default_config("prepared"), "sizes": SIZES, **changes}, MODALITIES)
 
 
 @pytest.mark.parametrize(
@@ -33,16 +33,18 @@ def test_what_is_known(name, classes, metric):
 
 @pytest.mark.parametrize("read", [lambda s: s[0], lambda s: take(s, [1, 2]), labels_of], ids=["one", "many", "labels"])
 def test_reading_a_record_is_one_clear_line(read):
-    expected = r"^AudioSet has no prepared media; only mmr run --dry_run --shapes works with it yet$"
+    expected = r"^data.folder is empty: AudioSet is read from a folder that mmr prepare writes$"
     for source in load(dataset="audioset").splits.values():
         with pytest.raises(UserError, match=expected):
             read(source)
 
 
 def test_bad_options_are_refused():
-    with pytest.raises(UserError, match="data.dataset is 'audiosett'.*audioset"):
+    with pytest.raises(UserError, match="data.folder is empty"):
+        load()
+    with pytest.raises(UserError, match="data.dataset is 'audiosett'.*set data.folder"):
         load(dataset="audiosett")
-    with pytest.raises(UserError, match="data.labelled is 0; give the number of examples of VGGSound"):
-        load(dataset="vggsound", labelled=0)
+    with pytest.raises(UserError, match="data.sizes.labelled is 0; without data.folder"):
+        load(dataset="vggsound", sizes={**SIZES, "labelled": 0})
     with pytest.raises(UserError, match="data.classes is no option"):
         load(dataset="vggsound", classes=3)

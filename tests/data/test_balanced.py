@@ -3,7 +3,8 @@ import pytest
 from test_source import Numbers, assert_same
 
 from mmr_jax.data import avdigits, pipeline
-from mmr_jax.data.balanced import Balanced, sample_weights, splitmix64, uniform_at
+from mmr_jax.data.balanced import Balanced, sample_weights
+from mmr_jax.data.draws import splitmix64, uniform_at
 from mmr_jax.data.source import Cached, Subset, labels_of, load_dataset, map_batch, take
 from mmr_jax.errors import UserError
 

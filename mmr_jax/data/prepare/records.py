@@ -1,0 +1,152 @@
+"""Records of a prepared data set: the TFDS features, and examples to bytes and back without TensorFlow.
+
+An example is
+
+    {"id": str, "source": str, "duration": float seconds,
+     "frames": list[bytes] of JPEG, "frame_times": float32 [frames] seconds from the clip's start,
+     "audio": int16 [samples] mono, "texts": {set: list[str]},
+     "labels": {set: (class int64 [k], start float32 [k], end float32 [k] seconds)}}
+
+A modality that is absent has no frames, no samples or no texts.
+"""
+
+import dataclasses
+import functools
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from tensorflow_datasets.core.example_serializer import ExampleSerializer
+
+from mmr_jax.errors import UserError
+from mmr_jax.files import read_json
+
+MODALITIES = ("audio", "frames", "text")
+INFO = "prepared.json"
+LAYOUT = 1  # of the files of a prepared data set
+
+Example = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Schema:
+    """What the records of one data set hold: classes by label set, the names of its text sets."""
+
+    classes: Mapping[str, tuple[str, ...]]
+    texts: tuple[str, ...]
+    modalities: tuple[str, ...] = MODALITIES
+
+    @functools.cached_property
+    def features(self) -> tfds.features.FeaturesDict:
+        """The TFDS features of such records."""
+        f = tfds.features
+        return f.FeaturesDict(
+            {
+                "id": f.Text(),
+                "source": f.Text(),
+                "frames": f.Sequence(f.Image(encoding_format="jpeg")),
+                "frame_times": f.Tensor(shape=(None,), dtype=np.float32),
+                # As bytes: the default, a list of integers, takes ten times as long to read.
+                "audio": f.Tensor(shape=(None,), dtype=np.int16, encoding=f.Encoding.BYTES),
+                "texts": {name: f.Sequence(f.Text()) for name in self.texts},
+                "labels": {name: _label_feature(names) for name, names in self.classes.items()},
+                "duration": f.Scalar(np.float32),
+            }
+        )
+
+
+def schema_of(listing: Any) -> Schema:
+    """The schema of a `manifest.Listing`."""
+    classes = {name: tuple(labels.classes) for name, labels in listing.label_sets.items()}
+    return Schema(classes, tuple(listing.texts), tuple(m for m in MODALITIES if m in listing.modalities))
+
+
+class Encoder:
+    """Examples to bytes; equal examples give equal bytes on every machine."""
+
+    def __init__(self, features: tfds.features.FeaturesDict):
+        self._features = features
+        self._serializer = ExampleSerializer(features.get_serialized_info())
+
+    def encode(self, example: Example) -> bytes:
+        """The record of one example (see the module)."""
+        labels = example["labels"].items()
+        fields = {
+            **example,
+            "frames": [io.BytesIO(jpeg) for jpeg in example["frames"]],
+            "labels": {name: dict(zip(("name", "start", "end"), values, strict=True)) for name, values in labels},
+        }
+        message = self._serializer.get_tf_example(self._features.encode_example(fields))
+        return message.SerializeToString(deterministic=True)  # else the fields come in any order
+
+
+class Decoder:
+    """Bytes back to examples."""
+
+    def __init__(self, features: tfds.features.FeaturesDict):
+        self._features = features
+        self._decoders = {"frames": _AsBytes()}
+
+    def decode(self, record: bytes) -> Example:
+        """The example of one record (see the module); frames stay JPEG. ValueError for what is no such record."""
+        try:
+            raw = self._features.deserialize_example_np(record, decoders=self._decoders)
+        except Exception as error:  # protobuf and TFDS raise what they like
+            raise ValueError(f"no record of this data set ({type(error).__name__}: {error})") from error
+        return {
+            "id": raw["id"].decode(),
+            "source": raw["source"].decode(),
+            "frames": list(raw["frames"]),
+            "frame_times": np.asarray(raw["frame_times"], np.float32),
+            "audio": raw["audio"],
+            "texts": {name: [text.decode() for text in texts] for name, texts in raw["texts"].items()},
+            "labels": {name: _labels(value) for name, value in raw["labels"].items()},
+            "duration": float(raw["duration"]),
+        }
+
+
+class _AsBytes(tfds.decode.SkipDecoding):
+    """Leaves the frames as JPEG; TFDS looks for this method where a feature is a sequence."""
+
+    def decode_batch_example_np(self, serialized):
+        return serialized
+
+
+def features_of(folder: str | Path) -> tfds.features.FeaturesDict:
+    """The features of a prepared folder; UserError if it is none."""
+    try:
+        return tfds.features.FeaturesDict.from_config(str(folder))
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{folder}/features.json cannot be read ({error}); run mmr prepare again") from None
+
+
+def class_names(features: tfds.features.FeaturesDict) -> dict[str, tuple[str, ...]]:
+    """Classes by label set."""
+    return {name: tuple(labels["name"].names) for name, labels in features["labels"].items()}
+
+
+def read_info(folder: str | Path) -> dict[str, Any]:
+    """prepared.json of a prepared folder; UserError if it is none, or of another layout."""
+    path = Path(folder) / INFO
+    if not path.is_file():
+        raise UserError(f"{folder} is no prepared data set: it has no {INFO}; mmr prepare --out={folder} makes one")
+    info = read_json(path)
+    if not isinstance(info, dict) or info.get("schema") != LAYOUT:
+        found = info.get("schema") if isinstance(info, dict) else None
+        raise UserError(f"{path} has schema {found!r}, and this version reads {LAYOUT}; run mmr prepare again")
+    return info
+
+
+def _label_feature(names: tuple[str, ...]) -> tfds.features.Sequence:
+    f = tfds.features
+    return f.Sequence(
+        {"name": f.ClassLabel(names=list(names)), "start": f.Scalar(np.float32), "end": f.Scalar(np.float32)}
+    )
+
+
+def _labels(value: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    types = {"name": np.int64, "start": np.float32, "end": np.float32}
+    return tuple(np.asarray(value[key], dtype).reshape(-1) for key, dtype in types.items())
