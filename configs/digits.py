@@ -3,7 +3,7 @@
     mmr run --config=configs/digits.py --workdir=runs/digits --config.data.root=FOLDER
 
 FOLDER holds fsdd/ and mnist/ (default: $MMR_DATA, else ../shared/data); --config.data.download=True fetches them.
-7 min on 2 cores that had other work to do as well. Expect R 89.1 % from fine-tuning and 92.6 % from MASD + WiSE-FT;
+13 min on 2 cores that had other work to do as well. Expect R 79.8 % from fine-tuning and 89.1 % from MASD + WiSE-FT;
 docs/findings.md has the table. `--config.data.split=talker_out` holds a talker out of training.
 """
 
