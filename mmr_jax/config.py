@@ -14,9 +14,12 @@ from mmr_jax.files import write_json
 
 # Fields that change where and how a study runs, but no number of it: in the digest of no stage.
 NEUTRAL = re.compile(
-    r"^mesh\.|^study\.eval_batch_size$|^data\.(root|cache_dir|download|cache)$|\.(log_every|checkpoint_every)$"
+    r"^mesh\.|^study\.eval_batch_size$|^data\.(root|cache_dir|download|cache|folder)$|^data\.sizes\.|\.(log_every|checkpoint_every)$"
     r"|^(pretrain|probe)\.validate_every$"
 )
+
+# Augmentation of frames as they are cut, in the compiled step: models/crop.py.
+_CROPPING = dict(flip=0.0, zoom=1.0)
 
 
 def spectrogram(**changes) -> dict:
@@ -34,21 +37,33 @@ def image(**changes) -> dict:
     """A modality of kind image, uint8; `mean` and `std` are numbers or one number per channel.
 
     `frames` n > 0: an example holds n frames of which training draws one; evaluation averages the probabilities.
+    `stored` and `augment.flip`, `augment.zoom` as for `video`; `augment.shift`, `rotate` and `scale` come after them.
     """
     defaults = dict(kind="image", height=224, width=224, channels=3, patch_size=(16, 16), mean=0.5, std=0.25, frames=0)
-    augment = dict(shift=0.0, rotate=0.0, scale=0.0)
-    return _changed({**defaults, "augment": augment}, changes, "image")
+    augment = dict(shift=0.0, rotate=0.0, scale=0.0, **_CROPPING)
+    return _changed({**defaults, "stored": 0, "augment": augment}, changes, "image")
 
 
 def video(**changes) -> dict:
-    """A modality of kind video: frames uint8, cut in tubelets of patch_size (frames, rows, columns)."""
+    """A modality of kind video: frames uint8, cut in tubelets of patch_size (frames, rows, columns).
+
+    `stored` S > 0: the host sends frames of S x S, of which the compiled step cuts height x width, in training
+    anywhere, in evaluation from the middle. `augment.zoom` z > 1: in training the frame is first enlarged by U[1, z].
+    `augment.flip`: the probability that a clip is mirrored left to right.
+    """
     defaults = dict(kind="video", frames=8, height=224, width=224, channels=3, patch_size=(2, 16, 16))
-    return _changed({**defaults, "mean": 0.5, "std": 0.25}, changes, "video")
+    return _changed({**defaults, "mean": 0.5, "std": 0.25, "stored": 0, "augment": dict(_CROPPING)}, changes, "video")
 
 
 def text(**changes) -> dict:
-    """A modality of kind text; `tokenizer` byte needs vocab_size 259, word hashes words into vocab_size ids."""
-    return _changed(dict(kind="text", length=64, vocab_size=259, tokenizer="byte"), changes, "text")
+    """A modality of kind text, `length` token ids. `tokenizer`:
+
+    byte (needs vocab_size 259); word (hashes words into vocab_size ids); bpe (`vocab` is a file that data.bpe.train_bpe
+    wrote, vocab_size its size); clip (`vocab` is CLIP's bpe_simple_vocab_16e6.txt.gz; length 77, vocab_size 49408).
+    """
+    published = dict(length=77, vocab_size=49408) if changes.get("tokenizer") == "clip" else {}
+    defaults = dict(kind="text", length=64, vocab_size=259, tokenizer="byte", vocab="") | published
+    return _changed(defaults, changes, "text")
 
 
 def features(**changes) -> dict:
@@ -134,7 +149,8 @@ def base(data: str, modalities: Mapping[str, Mapping]) -> ConfigDict:
     config.finetune.mixup = 0.0  # probability that an example is mixed with another of its batch
     config.finetune.mixup_alpha = 10.0  # of the Beta distribution of the share
     config.finetune.label_smoothing = 0.0
-    config.masd = dict(weight=1.0, temperature=1.0, source="pretraining", train_share=0.2)
+    # D_SD: `clips` of the pretraining pool (0: all of it), or `train_share` of the labelled set, without its labels
+    config.masd = dict(weight=1.0, temperature=1.0, source="pretraining", clips=0, train_share=0.2)
     config.modality_dropout = dict(rate=0.5)
     config.wise_ft = dict(alphas=(0.0, 0.25, 0.5, 0.75, 1.0), alpha=0.75)
     config.study = dict(

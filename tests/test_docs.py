@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", *(f"docs/{name}.md" for name in ("api", "extend", "findings", "masked", "study", "weights")))
+PAGES = (
+    "README.md",
+    *(f"docs/{name}.md" for name in ("api", "data", "datasets", "extend", "findings", "masked", "study", "weights")),
+)
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -3,10 +3,10 @@
     mmr run --config=configs/cavmae/audioset20k.py --workdir=runs/as20k --config.pretrain.init=FOLDER
 
 FOLDER holds pretrained weights (published: scale++) as mmr convert writes them; nothing is pretrained here. `:audio`
-and `:image` fine-tune on one modality: its own stream and norms all the way, which is model.fusion=mean of one.
-AudioSet's media are not prepared yet: only `mmr run --dry_run --shapes` works. Not run here, so there are no minutes to
-report. Expect (released models, 17,249 clips) 42.0 mAP from scale+ and 42.2 from scale++; audio 37.7 and 38.3; image
-20.0. Of these about .8 comes from averaging the weights after epochs 3 to 15 and .7 from averaging ten frames.
+and `:image` fine-tune on one modality: its own stream and norms all the way, which is model.fusion=mean of one. The
+media: --config.data.folder=DIR, see audioset_base.py. Not run here, so there are no minutes to report. Expect (released
+models, 17,249 clips) 42.0 mAP from scale+ and 42.2 from scale++; audio 37.7 and 38.3; image 20.0. Of these about .8
+comes from averaging the weights after epochs 3 to 15 and .7 from averaging ten frames.
 
 The published evaluation runs every frame and averages sigmoids; scores during its training use frame 5 only and drop
 the last batch. The halving of the learning rate starts after epoch 5 and comes every epoch. The paper's enhanced labels

@@ -2,11 +2,11 @@
 
     mmr run --config=configs/cavmae/audioset2m.py --workdir=runs/as2m --config.pretrain.init=FOLDER
 
-FOLDER, `:audio`, what is published and what is ours: see audioset20k.py. AudioSet's media are not prepared yet: only
-`mmr run --dry_run --shapes` works. Not run here, so there are no minutes to report. Expect (paper) 51.2 mAP; the
-released log of a second run has 51.05, of which 1 comes from averaging ten frames. Audio alone: 46.6.
-Clips are drawn with replacement, rare classes more often; an epoch is as many draws as there are clips. The learning
-rate halves after epoch 2 and every epoch from there; the weights after all 10 epochs are averaged.
+FOLDER, `:audio`, the media, what is published and what is ours: see audioset20k.py. Not run here, so there are no
+minutes to report. Expect (paper) 51.2 mAP; the released log of a second run has 51.05, of which 1 comes from averaging
+ten frames. Audio alone: 46.6. Clips are drawn with replacement, rare classes more often; an epoch is as many draws as
+there are clips. The learning rate halves after epoch 2 and every epoch from there; the weights after all 10 epochs are
+averaged.
 Ours: the same clips are the unlabelled and the labelled set, and pretraining draws them without balance, as published.
 """
 
@@ -22,6 +22,7 @@ def get_config(argument=""):
     config = c.load(f"{path}:{argument}")
     config.name = "cavmae_audioset2m"
     config.data.sizes.labelled = config.data.sizes.unlabelled
+    config.data.labelled = config.data.unlabelled
     recipe, epoch = config.finetune, config.data.sizes.labelled // BATCH
     recipe.update(batch_size=BATCH, steps=EPOCHS * epoch, average_every=epoch, average_from=epoch)
     recipe.update(balanced=True, log_every=100, checkpoint_every=2000)

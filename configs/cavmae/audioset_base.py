@@ -2,9 +2,10 @@
 
     mmr pretrain --config=configs/cavmae/audioset_base.py --workdir=runs/cavmae_base --config.pretrain.init=FOLDER
 
-FOLDER holds the start, the self-supervised ImageNet MAE, as mmr convert writes it. AudioSet's media are not prepared
-yet: only `mmr run --dry_run --shapes` works. Not run here, so there are no minutes to report. Expect (published log)
-after 25 epochs on evaluation clips: errors .521 audio, .306 image, 79.8 % of the images find their sound among 12.
+FOLDER holds the start, the self-supervised ImageNet MAE, as mmr convert writes it. The media: --config.data.folder=DIR,
+which `mmr prepare --dataset=audioset --frames=10 --short_side=224` writes; without it --dry_run --shapes works. Not run
+here, so there are no minutes to report. Expect (published log) after 25 epochs on evaluation clips: errors .521 audio,
+.306 image, 79.8 % of the images find their sound among 12.
 
 Paper and scripts differ: 12 epochs (`:paper`) against 25 (here). Read the published logs so: every loss is the sum over
 4 GPUs (divide by 4), and each GPU contrasts its own 48 / 4 = 12 clips, nothing is gathered; here the whole batch is
@@ -32,7 +33,8 @@ def get_config(argument=""):
         raise UserError(f"audioset_base.py has no variant {argument!r}{nearest(argument, EPOCHS)}")
     config = c.base("prepared", {"audio": c.spectrogram(**AUDIO), "image": c.image(**IMAGE)})
     config.name = "cavmae_audioset_base"
-    config.data.dataset = "audioset"
+    both = "unbalanced + balanced"
+    config.data.update(dataset="audioset", unlabelled=both, labelled="balanced", val="eval", test="eval")
     config.data.sizes.update(unlabelled=1772023, labelled=18691, test=17249)
     config.modalities.audio.augment.update(uniform_noise=0.1, roll=1024)
     config.model.update(size="B", adapter_depth=11, fusion="joint", norm_eps=1e-5, dtype="bfloat16")

@@ -4,11 +4,10 @@
 
 Variants: batch 120 and lr 1e-4, the released script of scale+ (default); `:paper` batch 108, as the paper says; `:++`
 batch 256 and lr 2e-4, the released scale++ (its epoch 21 of 25 was published). All else is as in audioset_base.py,
-whose header says what FOLDER is, what in the published logs misleads and what is ours; AudioSet's media are not
-prepared yet.
-Not run here, so there are no minutes to report. Expect (paper, batch 108) 72 % of the evaluation pairs matched among 27
-at 75 % masking, and AudioSet-20K after fine-tuning at 42.0 mAP from scale+, 42.2 from scale++ (released models). The
-published contrastive batch is batch / 4 (27, 30 or 64); here it is the whole batch.
+whose header says what FOLDER is, where the media are, what in the published logs misleads and what is ours. Not run
+here, so there are no minutes to report. Expect (paper, batch 108) 72 % of the evaluation pairs matched among 27 at 75 %
+masking, and AudioSet-20K after fine-tuning at 42.0 mAP from scale+, 42.2 from scale++ (released models). The published
+contrastive batch is batch / 4 (27, 30 or 64); here it is the whole batch.
 """
 
 from pathlib import Path

@@ -5,13 +5,13 @@
 
 Fine-tuning: FOLDER, `:audio`, `:image`, what is published and what is ours: see audioset20k.py. Pretraining on
 VGGSound: `:pretrain` from the ImageNet MAE (25 epochs, lr 1e-4), `:again` from scale++ (10 epochs, lr 5e-5, never
-lowered), both at batch 120. VGGSound's media are not prepared yet: only `mmr run --dry_run --shapes` works.
+lowered), both at batch 120. The media: --config.data.folder=DIR, which `mmr prepare --dataset=vggsound --frames=10
+--short_side=224` writes. VGGSounder's labels of what is heard and what is seen are scored beside, as further test sets.
 Not run here, so there are no minutes to report. Expect (paper) 65.5 % and 65.9 % with the extra pretraining on
 VGGSound, 65.8 % from scale++; audio 59.8 %. The published log matches .636 of 30 after `:pretrain`, .754 after
-`:again`.
-Labels are single: softmax cross-entropy against soft targets, accuracy. The learning rate halves after epoch 2 and
-every epoch from there; the weights after epochs 3 to 10 are averaged. The scripts keep AudioSet's mean and deviation
-here.
+`:again`. Labels are single: softmax cross-entropy against soft targets, accuracy. The learning rate halves after epoch
+2 and every epoch from there; the weights after epochs 3 to 10 are averaged. The scripts keep AudioSet's mean and
+deviation here.
 """
 
 from pathlib import Path
@@ -27,7 +27,9 @@ def get_config(argument=""):
     file = "audioset_base.py" if argument in PRETRAINING else f"audioset20k.py:{argument}"
     config = c.load(f"{Path(__file__).parent}/{file}")
     config.name = "cavmae_vggsound"
-    config.data.dataset = "vggsound"
+    config.data.update(dataset="vggsound", unlabelled="train", labelled="train", val="test", test="test")
+    config.data.more_tests = ("audible=test#audible", "visible=test#visible")
+    config.study.test_splits = ("test", "audible", "visible")
     config.data.sizes.update(unlabelled=183727, labelled=183727, test=15446)
     if argument in PRETRAINING:
         epochs, lr, start = PRETRAINING[argument]

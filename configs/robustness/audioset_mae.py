@@ -2,9 +2,9 @@
 
     mmr run --config=configs/robustness/audioset_mae.py --workdir=runs/mae
 
-AudioSet's media are not prepared yet: only `mmr run --dry_run --shapes` works. Not run here, so there are no minutes to
-report. Expect (paper) Transfer to collapse and Missing to lose more R than with contrastive pretraining; MASD makes the
-full set of modalities the best to evaluate on from all six M_T, where without it a proper subset is in five of six.
+The media: --config.data.folder=DIR, see audioset_contrastive.py. Not run here, so there are no minutes to report.
+Expect (paper) Transfer to collapse and Missing to lose more R than with contrastive pretraining; MASD makes the full
+set of modalities the best to evaluate on from all six M_T, where without it a proper subset is in five of six.
 
 Paper: the AV-MAE of the CAV-MAE paper with text added, ViT-B/16, the last layer shared by the modalities; batch 1024,
 AdamW, lr 8e-4, 256 epochs; Eq. 7 averages the encoders. The rest of the recipe is as in audioset_contrastive.py.
@@ -26,7 +26,7 @@ def get_config():
     modalities = {**start.modalities, "text": c.text(length=103)}
     config = c.base("prepared", modalities)
     config.name = "audioset_mae"
-    config.data, config.probe, config.finetune = start.data, start.probe, start.finetune
+    config.data, config.probe, config.finetune, config.masd = start.data, start.probe, start.finetune, start.masd
     config.finetune.optim.lr = 5e-5
     config.model.update(size="B", adapter_depth=11, stream_norms="shared", embedding="backbone", dtype="bfloat16")
     config.model.update(modality_token=True)

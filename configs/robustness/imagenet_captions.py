@@ -2,16 +2,17 @@
 
     mmr run --config=configs/robustness/imagenet_captions.py --workdir=runs/captions --config.pretrain.init=FOLDER
 
-FOLDER holds OpenAI's CLIP ViT-B/16 as mmr convert writes it; the paper pretrains nothing here, nor does this. Its media
-are not prepared yet: only `mmr run --dry_run --shapes` works. Not run here, so there are no minutes to report. Expect
-(paper) MASD to raise P and R, most in Added and Transfer, WiSE-FT to repair Missing; the cells of its tables are not
-known to us. Paper: 999 classes, 448,896 pairs split at random, 359,116 to train and 89,779 to evaluate.
+FOLDER holds OpenAI's CLIP ViT-B/16 as mmr convert writes it; the paper pretrains nothing here, nor does this. The
+media: --config.data.folder=DIR, which `mmr prepare --dataset=imagenet_captions` writes;
+--config.modalities.text.vocab=FILE is CLIP's bpe_simple_vocab_16e6.txt.gz. Without them --dry_run --shapes works. Not
+run here, so there are no minutes to report. Expect (paper) MASD to raise P and R, most in Added and Transfer, WiSE-FT
+to repair Missing; the cells of its tables are not known to us. Paper: 999 classes, 448,896 pairs split at random,
+359,116 to train and 89,779 to evaluate.
 
 Ours, where the paper says nothing: D_SD is a random fifth of the training pairs, the other four fifths keep their
 labels (the paper's second way on Kinetics); both towers meet in CLIP's joint space of 512 (their widths differ);
 downstream batch 512, lr 3e-5, decay 0.1, 500 warm-up steps, cosine, 10 epochs, clip 1 are those of WiSE-FT's README;
-the linear probe's recipe; the last step is kept. Captions need CLIP's byte pairs, which come with the media: until then
-`word` holds their place, with the same 77 ids out of 49,408.
+the linear probe's recipe; the last step is kept; 224 pixels are cut from pictures of 256, at random in training.
 """
 
 from mmr_jax import config as c
@@ -22,11 +23,11 @@ EPOCHS, BATCH = 10, 512
 
 
 def get_config():
-    image = c.image(mean=CLIP_MEAN, std=CLIP_STD)
-    text = c.text(length=77, vocab_size=49408, tokenizer="word")
+    image = c.image(mean=CLIP_MEAN, std=CLIP_STD, stored=256)
+    text = c.text(tokenizer="clip", vocab="weights/bpe_simple_vocab_16e6.txt.gz")
     config = c.base("prepared", {"image": image, "text": text})
     config.name = "imagenet_captions"
-    config.data.dataset = "imagenet_captions"
+    config.data.update(dataset="imagenet_captions", val="test")
     config.data.sizes.update(unlabelled=359116, labelled=359116, test=89779)
     config.model.update(size="B", norm_eps=1e-5, activation="quick_gelu", dtype="bfloat16")
     config.model.update(class_token=True, pool="cls", pre_norm=True, patch_bias=False)

@@ -60,10 +60,12 @@ def load(config: Mapping[str, Any], modalities_config: Mapping[str, Any]) -> Dat
         if size < 1:
             raise UserError(f"data.sizes.{split} is {size}; without data.folder it must be at least 1")
     splits = {split: Announced(kind.title, size) for split, size in sizes.items()}
+    splits["val"] = splits["test"]
+    splits |= {text.partition("=")[0]: splits["test"] for text in config["more_tests"]}
     return Dataset(
         name=name,
         modalities=tuple(modalities_config),
-        splits={**splits, "val": splits["test"]},
+        splits=splits,
         class_names=tuple(f"class {i}" for i in range(kind.classes)),
         metric="map" if kind.multilabel else "top1",
         multilabel=kind.multilabel,

@@ -31,7 +31,12 @@ def topk(scores: np.ndarray, labels: np.ndarray, k: int) -> float:
 
 
 def top1(scores: np.ndarray, labels: np.ndarray) -> float:
-    """Accuracy of the best class; `scores` [N, C], `labels` int [N]."""
+    """Accuracy of the best class; `scores` [N, C], `labels` int [N].
+
+    With `labels` {0, 1} [N, C] the best class must be one of the example's (VGGSounder's "hit"); without any it misses.
+    """
+    if np.ndim(labels) == 2:
+        return float((np.take_along_axis(labels, np.argmax(scores, -1)[:, None], axis=-1) > 0).mean())
     return topk(scores, labels, 1)
 
 

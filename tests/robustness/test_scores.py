@@ -133,3 +133,9 @@ def test_d_prime_against_known_values():
 def test_bad_input(call):
     with pytest.raises(ValueError):
         call()
+
+
+def test_top1_of_several_labels_counts_a_hit_on_any():
+    scores = np.array([[0.1, 0.7, 0.2], [0.5, 0.3, 0.2], [0.2, 0.3, 0.5], [0.9, 0.0, 0.1]])
+    labels = np.array([[1, 1, 0], [0, 1, 1], [0, 0, 1], [0, 0, 0]], np.float32)
+    assert S.top1(scores, labels) == 0.5
