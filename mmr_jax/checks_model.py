@@ -42,7 +42,7 @@ def _check_text(field: str, cfg: Mapping) -> None:
         raise UserError(
             f"{field}.vocab_size is {cfg['vocab_size']}; the tokenizer {cfg['tokenizer']!r} needs at least {least}"
         )
-    if cfg["tokenizer"] == "byte":
+    if cfg["tokenizer"] != "word":  # begin and end
         at_least(f"{field}.length", cfg["length"], 2)
 
 

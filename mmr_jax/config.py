@@ -14,8 +14,8 @@ from mmr_jax.files import write_json
 
 # Fields that change where and how a study runs, but no number of it: in the digest of no stage.
 NEUTRAL = re.compile(
-    r"^mesh\.|^study\.eval_batch_size$|^data\.(root|cache_dir|download|cache|folder)$|^data\.sizes\.|\.(log_every|checkpoint_every)$"
-    r"|^(pretrain|probe)\.validate_every$"
+    r"^mesh\.|^study\.eval_batch_size$|^data\.(root|cache_dir|download|cache|folder)$|^data\.sizes\."
+    r"|\.(log_every|checkpoint_every)$|^(pretrain|probe)\.validate_every$"
 )
 
 # Augmentation of frames as they are cut, in the compiled step: models/crop.py.

@@ -54,6 +54,8 @@ def export_model(study, params: Mapping, directory: Path, name: str, *, method: 
         (draft / "model.bin").write_bytes(program)
         np.savez(draft / "params.npz", **{k: np.asarray(v) for k, v in tree.flatten(params).items()})
         (draft / "model.json").write_text(json.dumps(_card(study, method, train), indent=1))
+        for file in _vocabularies(study.config):
+            shutil.copyfile(file, draft / Path(file).name)
         shutil.rmtree(target, ignore_errors=True)
         draft.replace(target)
     size = sum(file.stat().st_size for file in target.iterdir())
@@ -83,6 +85,11 @@ def _arguments(study) -> tuple:
     )
 
 
+def _vocabularies(config) -> list[str]:
+    """Files that the text modalities' tokenizers read; predictions read copies of them."""
+    return [cfg.vocab for cfg in config.modalities.values() if cfg.kind == "text" and cfg.vocab]
+
+
 def _card(study, method: str, train: str) -> dict:
     return {
         "format": FORMAT,
@@ -104,5 +111,5 @@ def _modality(cfg) -> dict:
     if cfg.kind == "spectrogram":
         out |= {"sample_rate": cfg.sample_rate, "window": round(cfg.sample_rate * cfg.window_ms / 1000)}
     if cfg.kind == "text":
-        out |= {"tokenizer": cfg.tokenizer, "vocab_size": cfg.vocab_size}
+        out |= {"tokenizer": cfg.tokenizer, "vocab_size": cfg.vocab_size, "vocab": cfg.vocab and Path(cfg.vocab).name}
     return out

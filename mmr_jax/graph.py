@@ -3,11 +3,10 @@
 import functools
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-
-from ml_collections import ConfigDict
 
 from mmr_jax import config as configs
 from mmr_jax import methods, stages
@@ -144,8 +143,9 @@ def _evaluation(study, make, prefix, method, first, probe, trained) -> Stage:
 def _part(study, *names: str) -> dict:
     """The named blocks and fields of the config, and always modalities and data, with what the files hold."""
     flat = configs.flatten(configs.to_dict(study.config))
-    if flat["finetune.labels"]:
-        flat["finetune.labels"] = _labels_digest(study.config)  # what is in the file, wherever it is
+    for name, value in flat.items():  # of a file what is in it, wherever it is
+        if value and (name == "finetune.labels" or re.fullmatch(r"modalities\..+\.vocab", name)):
+            flat[name] = _content(name, value)
     wanted = ("data", "modalities", *names)
     flat = {k: v for k, v in flat.items() if any(k == w or k.startswith(w + ".") for w in wanted)}
     flat.pop("pretrain.modalities", None)  # the stage's name says which of them it is
@@ -153,8 +153,11 @@ def _part(study, *names: str) -> dict:
     return {**kept, "data.fingerprint": study.dataset.fingerprint}
 
 
-def _labels_digest(config: ConfigDict) -> str:
+def _content(field: str, path: str) -> str:
+    """Digest of a file; of a vocabulary that is not there the path, as shapes alone need none."""
+    if field != "finetune.labels" and not Path(path).is_file():
+        return path
     try:
-        return hashlib.blake2b(Path(config.finetune.labels).read_bytes(), digest_size=6).hexdigest()
+        return hashlib.blake2b(Path(path).read_bytes(), digest_size=6).hexdigest()
     except OSError as error:
-        raise UserError(f"finetune.labels: {error}") from None
+        raise UserError(f"{field}: {error}") from None

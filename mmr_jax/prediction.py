@@ -45,7 +45,7 @@ class Predictor:
         self.directory = Path(directory)
         self.card = _read_card(self.directory)
         self.classes = tuple(self.card["classes"])
-        self.modalities = self.card["modalities"]
+        self.modalities = {m: _with_vocabulary(spec, self.directory) for m, spec in self.card["modalities"].items()}
         self._program = None
 
     def __call__(self, inputs: Mapping[str, object]) -> Prediction:
@@ -103,6 +103,11 @@ def _rows(parts, start: int) -> list[dict]:
 def _grown(array: np.ndarray, size: int) -> np.ndarray:
     """Zeros appended to the leading axis; for `present` this means absent."""
     return np.concatenate([array, np.zeros((size - len(array), *array.shape[1:]), array.dtype)])
+
+
+def _with_vocabulary(spec: dict, directory: Path) -> dict:
+    """A modality's card with the place of the vocabulary that was exported with it."""
+    return {**spec, "vocab": str(directory / spec["vocab"])} if spec.get("vocab") else spec
 
 
 def _read_card(directory: Path) -> dict:

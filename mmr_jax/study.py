@@ -24,6 +24,7 @@ from mmr_jax.checks import check, check_splits
 from mmr_jax.data.balanced import Balanced
 from mmr_jax.data.labels import relabel
 from mmr_jax.data.source import Dataset, Source, Subset, load_dataset
+from mmr_jax.data.text import encode
 from mmr_jax.data.unreadable import Tally
 from mmr_jax.errors import UserError, nearest
 from mmr_jax.export import publish
@@ -168,6 +169,9 @@ class Study:
             except UserError as error:
                 raise UserError(f"{name}: {error}") from None
         check_weights(self.config)
+        for cfg in self.config.modalities.values():
+            if cfg.kind == "text":
+                encode("", cfg)  # refuses a vocabulary that does not fit
         self.stages()
 
     def run(self, kinds: Sequence[str] = (), only: str = "") -> None:

@@ -179,6 +179,7 @@ class Cached:
 
     def __init__(self, source: Source):
         self._source = source
+        self.tally = getattr(source, "tally", None)
         self._lock = threading.Lock()
         self._arrays: Batch | None = None
 

@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
+from mmr_jax.data import bpe
 from mmr_jax.data.text import BEGIN, END, FIRST, PAD, encode_words
 from mmr_jax.robustness.report.canvas import COLOURS
 
@@ -40,11 +41,13 @@ def panels(
 
 def decode(spec: Mapping, words: Sequence[str], ids: np.ndarray) -> list[str]:
     """The text of each token. Of hashed words it is looked up in `words`, those that hash alike joined by a slash;
-    an id that cannot be told is written as #id."""
+    one that is not among them is written as #id."""
     if spec.get("tokenizer", "byte") == "byte":
         return _decode_bytes(ids)
+    if spec["tokenizer"] in bpe.KINDS:
+        return [bpe.token_text(i, spec) for i in ids.tolist()]
     found: dict[int, list[str]] = {}
-    for word in words if spec["tokenizer"] == "word" else ():
+    for word in words:
         token = int(encode_words(word, spec)[0][0])
         found.setdefault(token, [])
         found[token] += [word] if word not in found[token] else []

@@ -11,7 +11,7 @@ import numpy as np
 from flax import nnx
 
 from mmr_jax.errors import UserError, nearest
-from mmr_jax.models import augment, frontend
+from mmr_jax.models import augment, crop, frontend
 from mmr_jax.models.blocks import layer_norm
 from mmr_jax.models.patches import patch_grid, patchify, sincos
 
@@ -134,7 +134,7 @@ class Spectrogram(Tokenizer):
 
 
 class Image(Tokenizer):
-    """uint8 [B, H, W, C] -> patches.
+    """uint8 [B, H, W, C] -> patches; what the host sends may be larger than what the model sees (`stored`).
 
     With `frames` n an example is [B, n, H, W, C]: training draws one frame, without `rng` it is the middle one.
     """
@@ -144,9 +144,10 @@ class Image(Tokenizer):
     @staticmethod
     def spec(cfg):
         frames = (cfg.frames,) if cfg.get("frames") else ()
-        return (*frames, cfg.height, cfg.width, cfg.channels), np.dtype(np.uint8), 1
+        return (*frames, *crop.sent_size(cfg), cfg.channels), np.dtype(np.uint8), 1
 
     def __init__(self, name, cfg, tower, rngs):
+        crop.check(name, cfg)
         self.grid = patch_grid(name, (cfg.height, cfg.width), tuple(cfg.patch_size))
         self.patch_dim = math.prod(cfg.patch_size) * cfg.channels
         super().__init__(name, cfg, tower, rngs)
@@ -155,9 +156,10 @@ class Image(Tokenizer):
         if raw.ndim == 5:
             key = None if rng is None else jax.random.fold_in(rng, 1)
             raw = _one_frame(raw, key)
-        x = frontend.scale_pixels(raw, self.cfg.mean, self.cfg.std)
-        if rng is not None and self.cfg.get("augment"):
-            x = augment.image(x, rng, **self.cfg.augment)
+        x = _seen(self, raw, rng)
+        changes = {k: v for k, v in (self.cfg.get("augment") or {}).items() if k not in crop.FIELDS}
+        if rng is not None and changes:
+            x = augment.image(x, rng, **changes)
         return patchify(x, tuple(self.cfg.patch_size))
 
     def valid(self, raw, length):
@@ -174,22 +176,42 @@ def _one_frame(raw: jax.Array, rng: jax.Array | None) -> jax.Array:
     return raw[jnp.arange(raw.shape[0]), jax.random.randint(rng, (raw.shape[0],), 0, raw.shape[1])]
 
 
+def _seen(tokenizer: Tokenizer, raw: jax.Array, rng: jax.Array | None) -> jax.Array:
+    """Frames [B, ..., H, W, C] as sent -> what the model sees of them, scaled float32 [B, ..., height, width, C].
+
+    Frames of another size than the config says are a UserError.
+    """
+    cfg, sent = tokenizer.cfg, crop.sent_size(tokenizer.cfg)
+    if raw.shape[-3:-1] != sent:
+        raise UserError(
+            f"modality {tokenizer.name!r}: frames are {raw.shape[-3]} x {raw.shape[-2]}, the config says {sent[0]} x "
+            f"{sent[1]} (stored, or height and width); change it, or prepare frames of that size"
+        )
+    changes = {k: v for k, v in (cfg.get("augment") or {}).items() if k in crop.FIELDS}
+    key = None if rng is None else jax.random.fold_in(rng, 2)
+    return frontend.scale_pixels(crop.view(raw, (cfg.height, cfg.width), key, **changes), cfg.mean, cfg.std)
+
+
 class Video(Tokenizer):
-    """uint8 [B, F, H, W, C] -> tubelets (frames, rows, columns); frames past `length` are masked."""
+    """uint8 [B, F, H, W, C] -> tubelets (frames, rows, columns); frames past `length` are masked.
+
+    What the host sends may be larger than what the model sees (`stored`); all frames of a clip are cut alike.
+    """
 
     axes = (2, 1, 0)
 
     @staticmethod
     def spec(cfg):
-        return (cfg.frames, cfg.height, cfg.width, cfg.channels), np.dtype(np.uint8), cfg.frames
+        return (cfg.frames, *crop.sent_size(cfg), cfg.channels), np.dtype(np.uint8), cfg.frames
 
     def __init__(self, name, cfg, tower, rngs):
+        crop.check(name, cfg)
         self.grid = patch_grid(name, (cfg.frames, cfg.height, cfg.width), tuple(cfg.patch_size))
         self.patch_dim = math.prod(cfg.patch_size) * cfg.channels
         super().__init__(name, cfg, tower, rngs)
 
     def prepare(self, raw, length, rng):
-        return patchify(frontend.scale_pixels(raw, self.cfg.mean, self.cfg.std), tuple(self.cfg.patch_size))
+        return patchify(_seen(self, raw, rng), tuple(self.cfg.patch_size))
 
     def tokens_seen(self, length):
         return jnp.clip(-(-length // self.cfg.patch_size[0]), 0, self.grid[0]) * (self.grid[1] * self.grid[2])

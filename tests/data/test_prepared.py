@@ -169,6 +169,19 @@ def test_media_that_do_not_decode_follow_the_policy(tmp_path):
         assert batch["present"]["video"].sum() == 5 and batch["weight"][3] == present
 
 
+def test_in_memory_everything_is_as_in_evaluation(folder):
+    broken(folder)
+    changes = dict(on_unreadable="skip")
+    kept, read = (load(folder, in_memory=m, **changes).splits["unlabelled"] for m in (True, False))
+    for batch in train_iterator(kept, 4, 0, 0, 6):
+        expected = take(read, batch["id"])
+        for m in MODALITIES:
+            np.testing.assert_array_equal(batch["inputs"][m], expected["inputs"][m])
+        np.testing.assert_array_equal(batch["weight"], expected["weight"])
+        assert "unreadable" not in batch
+    assert kept.tally.lost == 2
+
+
 def test_too_much_that_cannot_be_read_stops(tmp_path):
     made = [files.example(i) for i in range(4)]
     made[0]["frames"][1] = b""

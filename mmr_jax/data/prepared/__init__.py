@@ -10,7 +10,7 @@ from mmr_jax.data.prepared.choose import Part, parse, rows_of
 from mmr_jax.data.prepared.folder import Folder
 from mmr_jax.data.prepared.inputs import STORED_AS
 from mmr_jax.data.prepared.split import PreparedSplit, Wanted, labelled_rows
-from mmr_jax.data.source import Dataset, Source, complete
+from mmr_jax.data.source import Cached, Dataset, Source, complete
 from mmr_jax.data.unreadable import Tally, check_policy
 from mmr_jax.errors import UserError, nearest
 
@@ -29,6 +29,7 @@ def default_config() -> dict[str, Any]:
         "val": "val",
         "test": "test",
         "more_tests": (),  # further test splits, for study.test_splits: "name=split"
+        "in_memory": False,  # decode once and keep it, for small sets; training then cuts as evaluation does
         "on_unreadable": "error",  # or skip, or missing
         "max_unreadable": 0.01,  # share of unreadable examples above which a run stops
         "dataset": "",  # what the folder must hold; empty: anything
@@ -92,7 +93,7 @@ class _Chooser:
             return Mixed(sources, [part.weight for part in parts])
         return sources[0] if len(sources) == 1 else Joined(sources)
 
-    def _part(self, part: Part, field: str, labelled: bool) -> PreparedSplit:
+    def _part(self, part: Part, field: str, labelled: bool) -> Source:
         folder, config = self.folder(part.folder), self._config
         split, label = folder.split(part.split), part.label or config["label"]
         rows = rows_of(part, len(split))
@@ -108,7 +109,8 @@ class _Chooser:
         classes = len(self.main.classes[config["label"]])
         labels = (label if labelled else "", classes, task["multilabel"])
         reading = (config["text"], config["on_unreadable"], self.tally)
-        return PreparedSplit(split, rows, Wanted(self._modalities, *labels, *reading))
+        source = PreparedSplit(split, rows, Wanted(self._modalities, *labels, *reading))
+        return Cached(source) if config["in_memory"] else source
 
     def fingerprint(self) -> str:
         """Names the content of all folders."""

@@ -1,8 +1,9 @@
 """From an example of a prepared data set to the input of a modality, by the modality's kind.
 
-A reader is a function (example, spec, chance) -> (array, length). `spec` is the modality's config; `chance` float64
-`[4]` in [0, 1) says where training cuts (audio, picture, frame, text), and is None in evaluation, which takes the
-middle, all frames of an image, and the first text. Length 0 is an absent modality.
+A reader is a function (example, spec, chance, out) -> length that writes into `out`, zeros of the input's shape and
+dtype: a row of the batch, so that nothing is copied twice. `spec` is the modality's config; `chance` float64 `[4]` in
+[0, 1) says where training cuts (audio, picture, frame, text), and is None in evaluation, which takes the middle, all
+frames of an image, and the first text. Length 0 is an absent modality.
 """
 
 import io
@@ -19,38 +20,41 @@ AUDIO, PICTURE, FRAME, TEXT = range(4)  # of `chance`
 CHANCES = 4
 
 Spec = Mapping[str, Any]
-Input = tuple[np.ndarray, int]
+Chance = np.ndarray | None
 
 
-def read_audio(example: Example, spec: Spec, chance: np.ndarray | None) -> Input:
+def read_audio(example: Example, spec: Spec, chance: Chance, out: np.ndarray) -> int:
     """int16 [samples]: a window of the clip, or the clip padded with zeros."""
     wave, samples = example["audio"], spec["samples"]
     spare = max(len(wave) - samples, 0)
     start = spare // 2 if chance is None else int(chance[AUDIO] * (spare + 1))
     window = wave[start : start + samples]
-    out = np.zeros(samples, np.int16)
     out[: len(window)] = window
-    return out, len(window)
+    return len(window)
 
 
-def read_video(example: Example, spec: Spec, chance: np.ndarray | None) -> Input:
+def read_video(example: Example, spec: Spec, chance: Chance, out: np.ndarray) -> int:
     """uint8 [frames, H, W, C], spread evenly over the stored frames."""
-    return _frames(example, spec, chance, _spread(len(example["frames"]), spec["frames"])), spec["frames"]
+    _frames(example, chance, _spread(len(example["frames"]), spec["frames"]), out)
+    return spec["frames"]
 
 
-def read_image(example: Example, spec: Spec, chance: np.ndarray | None) -> Input:
+def read_image(example: Example, spec: Spec, chance: Chance, out: np.ndarray) -> int:
     """uint8 [H, W, C]: the middle frame; with `frames` n: one at random to train on, [n, H, W, C] to evaluate."""
     stored, frames = len(example["frames"]), spec.get("frames", 0)
     if frames and chance is None:
-        return _frames(example, spec, chance, _spread(stored, frames)), 1
-    pick = int(chance[FRAME] * stored) if frames else stored // 2
-    return _frames(example, spec, chance, np.array([pick]))[0], 1
+        _frames(example, chance, _spread(stored, frames), out)
+    else:
+        pick = int(chance[FRAME] * stored) if frames else stored // 2
+        _frames(example, chance, np.array([pick]), out[None])
+    return 1
 
 
-def read_text(example: Example, spec: Spec, chance: np.ndarray | None) -> Input:
+def read_text(example: Example, spec: Spec, chance: Chance, out: np.ndarray) -> int:
     """int32 [length] token ids of the first text, or of one at random."""
     texts = example["text"]
-    return encode(texts[0 if chance is None else int(chance[TEXT] * len(texts))], spec)
+    out[:], length = encode(texts[0 if chance is None else int(chance[TEXT] * len(texts))], spec)
+    return length
 
 
 def _spread(stored: int, wanted: int) -> np.ndarray:
@@ -63,36 +67,44 @@ def _size(spec: Spec) -> tuple[int, int]:
     return (stored, stored) if stored else (spec["height"], spec["width"])
 
 
-def _frames(example: Example, spec: Spec, chance: np.ndarray | None, picks: np.ndarray) -> np.ndarray:
-    """The chosen frames, each decoded once, cut to one window of the size that is sent to the device."""
-    size = _size(spec)
+def _frames(example: Example, chance: Chance, picks: np.ndarray, out: np.ndarray) -> None:
+    """The chosen frames, ascending, each decoded once, cut to one window of the size of `out` [picks, H, W, C]."""
     place = 0.5 if chance is None else chance[PICTURE]
-    decoded = {int(p): _cut(example["frames"][p], size, place, spec["channels"]) for p in np.unique(picks)}
-    return np.stack([decoded[int(p)] for p in picks])
+    for i, pick in enumerate(picks):
+        if i and pick == picks[i - 1]:
+            out[i] = out[i - 1]
+        else:
+            _cut(example["frames"][pick], place, out[i])
 
 
-def _cut(jpeg: bytes, size: tuple[int, int], place: float, channels: int) -> np.ndarray:
-    """uint8 [height, width, channels] of a JPEG: scaled until it just covers `size`, then the window at `place` (0
-    to 1) of the way along the side that is too long."""
-    with Image.open(io.BytesIO(jpeg)) as image:
-        image = image.convert("L" if channels == 1 else "RGB")
-    scale = max(size[0] / image.height, size[1] / image.width)
-    if scale != 1:
-        shape = (max(size[1], round(image.width * scale)), max(size[0], round(image.height * scale)))
-        image = image.resize(shape, Image.Resampling.BILINEAR)
-    left, top = round(place * (image.width - size[1])), round(place * (image.height - size[0]))
-    pixels = np.asarray(image.crop((left, top, left + size[1], top + size[0])))
-    return pixels.reshape(*size, channels)
+def _cut(jpeg: bytes, place: float, out: np.ndarray) -> None:
+    """A JPEG into `out` uint8 [height, width, channels]: scaled until it just covers that, then the window at `place`
+    (0 to 1) of the way along the side that is too long."""
+    height, width, channels = out.shape
+    mode = "L" if channels == 1 else "RGB"
+    with Image.open(io.BytesIO(jpeg), formats=("JPEG",)) as image:
+        image.load()  # closes the file; `convert` would copy even where there is nothing to convert
+        whole = image if image.mode == mode else image.convert(mode)
+    scale = max(height / whole.height, width / whole.width)
+    tall, wide = max(height, round(whole.height * scale)), max(width, round(whole.width * scale))
+    left, top = round(place * (wide - width)), round(place * (tall - height))
+    if scale == 1:
+        window = whole.crop((left, top, left + width, top + height))
+    else:  # only the window of the scaled picture is computed; pixels beside it count at its edge all the same
+        x, y = whole.width / wide, whole.height / tall
+        right, bottom = min((left + width) * x, whole.width), min((top + height) * y, whole.height)
+        window = whole.resize((width, height), Image.Resampling.BILINEAR, box=(left * x, top * y, right, bottom))
+    out[...] = np.frombuffer(window.tobytes(), np.uint8).reshape(out.shape)
 
 
-def blank(spec: Spec, training: bool) -> np.ndarray:
-    """The zeros that stand for an absent input."""
+def shape_of(spec: Spec, training: bool) -> tuple[tuple[int, ...], type]:
+    """Shape and dtype of an input."""
     if spec["kind"] == "spectrogram":
-        return np.zeros(spec["samples"], np.int16)
+        return (spec["samples"],), np.int16
     if spec["kind"] == "text":
-        return np.zeros(spec["length"], np.int32)
+        return (spec["length"],), np.int32
     several = spec["kind"] == "video" or (spec.get("frames", 0) and not training)
-    return np.zeros((*((spec["frames"],) if several else ()), *_size(spec), spec["channels"]), np.uint8)
+    return (*((spec["frames"],) if several else ()), *_size(spec), spec["channels"]), np.uint8
 
 
 READERS = {"spectrogram": read_audio, "video": read_video, "image": read_image, "text": read_text}

@@ -1,14 +1,15 @@
 """Records of a prepared split as a source: read, decoded and cut when they are asked for."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from mmr_jax.data.draws import splitmix64, unit
+from mmr_jax.data.prepare.records import Example
 from mmr_jax.data.prepared.folder import Split
-from mmr_jax.data.prepared.inputs import CHANCES, READERS, STORED_AS, blank
-from mmr_jax.data.source import Batch, Record, stack
+from mmr_jax.data.prepared.inputs import CHANCES, READERS, STORED_AS, shape_of
+from mmr_jax.data.source import Batch, Record, map_batch
 from mmr_jax.data.unreadable import Tally
 from mmr_jax.errors import UserError
 
@@ -38,21 +39,23 @@ class PreparedSplit:
     def __getitem__(self, index: int) -> Record:
         if not 0 <= index < len(self):
             raise IndexError(index)
-        return self._record(index, None)[0]
+        batch = self.take([index])
+        record = {key: batch[key] for key in ("inputs", "present", "length", "label", "id")}
+        return map_batch(lambda a: a[0] if a.ndim > 1 else a[0].item(), record)
 
     def take(self, indices: Sequence[int] | np.ndarray) -> Batch:
-        return self._batch([self._record(int(i), None) for i in indices])
+        return self._batch(indices, None)
 
     def draw(self, indices: Sequence[int] | np.ndarray, draws: np.ndarray) -> Batch:
-        chances = unit(splitmix64(np.asarray(draws)[:, None], np.arange(CHANCES)))
-        return self._batch([self._record(int(i), chance) for i, chance in zip(indices, chances, strict=True)])
+        return self._batch(indices, unit(splitmix64(np.asarray(draws)[:, None], np.arange(CHANCES))))
 
     def labels(self) -> tuple[np.ndarray, np.ndarray]:
         """Labels and ids from the index, without the media."""
-        found = [self._label(i) for i in range(len(self))]
-        return np.array(found, np.float32 if self._wanted.multilabel else np.int32), np.arange(
-            len(self), dtype=np.int32
-        )
+        return self._labels(range(len(self))), np.arange(len(self), dtype=np.int32)
+
+    def _labels(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        dtype = np.float32 if self._wanted.multilabel else np.int32
+        return np.array([self._label(int(i)) for i in indices], dtype)
 
     def _label(self, index: int) -> np.ndarray | int:
         """The class, or float32 [C] of 0 and 1; of an example without labels 0."""
@@ -64,42 +67,55 @@ class PreparedSplit:
         label[classes] = 1.0
         return label
 
-    def _batch(self, read: list[tuple[Record, bool]]) -> Batch:
-        batch = stack([record for record, _ in read])
+    def _batch(self, indices: Sequence[int] | np.ndarray, chances: np.ndarray | None) -> Batch:
+        """The records at `indices`, `chances` float64 [B, CHANCES] or None in evaluation."""
+        batch = self._blank(indices, training=chances is not None)
+        given = [None] * len(indices) if chances is None else chances
+        lost = [self._read(batch, i, int(index), given[i]) for i, index in enumerate(indices)]
         if self._wanted.policy != "error":
-            batch["unreadable"] = np.array([lost for _, lost in read])
-        if self._wanted.policy == "skip":
-            batch["weight"][batch["unreadable"]] = 0.0
+            batch["unreadable"] = np.array(lost, np.bool_)
         return batch
 
-    def _record(self, index: int, chance: np.ndarray | None) -> tuple[Record, bool]:
-        """The record, and whether something of it could not be read."""
-        row, record = int(self._rows[index]), self._absent(index, chance)
+    def _blank(self, indices: Sequence[int] | np.ndarray, training: bool) -> Batch:
+        """A batch without any modality: zeros, which cost nothing until they are written to."""
+        size, names = len(indices), self._wanted.modalities
+        shapes = {m: shape_of(spec, training) for m, spec in names.items()}
+        return {
+            "inputs": {m: np.zeros((size, *shape), dtype) for m, (shape, dtype) in shapes.items()},
+            "present": {m: np.zeros(size, np.bool_) for m in names},
+            "length": {m: np.zeros(size, np.int32) for m in names},
+            "label": self._labels(indices),
+            "weight": np.ones(size, np.float32),
+            "id": np.array(indices, np.int32),
+        }
+
+    def _read(self, batch: Batch, place: int, index: int, chance: np.ndarray | None) -> bool:
+        """Reads a record into row `place` of a blank batch; whether something of it could not be read."""
+        row, lost = int(self._rows[index]), []
         try:
             example = self._split[row]
         except ValueError as error:
             self._refuse(row, "it", error)
-            return record, True
-        example["text"] = [t for t in example["texts"].get(self._wanted.text, ()) if t.strip()]
-        lost = False
-        for m, spec in self._wanted.modalities.items():
-            if not len(example[STORED_AS[spec["kind"]]]):
-                continue
+            lost, example = list(self._wanted.modalities), None
+        for m, spec in self._wanted.modalities.items() if example else ():
             try:
-                array, length = READERS[spec["kind"]](example, spec, chance)
+                length = self._write(batch["inputs"][m][place], example, spec, chance)
             except (OSError, ValueError, SyntaxError) as error:  # Pillow has all three
                 self._refuse(row, m, error)
-                lost = True
+                lost.append(m)
                 continue
-            record["inputs"][m], record["length"][m], record["present"][m] = array, length, length > 0
-        return (self._absent(index, chance) if lost and self._wanted.policy == "skip" else record), lost
+            batch["length"][m][place], batch["present"][m][place] = length, length > 0
+        skipped = bool(lost) and self._wanted.policy == "skip"
+        _clear(batch, place, self._wanted.modalities if skipped else lost)
+        batch["weight"][place] = 0.0 if skipped else 1.0
+        return bool(lost)
 
-    def _absent(self, index: int, chance: np.ndarray | None) -> Record:
-        """A record without any modality."""
-        names = self._wanted.modalities
-        inputs = {m: blank(spec, training=chance is not None) for m, spec in names.items()}
-        nothing = {"present": dict.fromkeys(names, False), "length": dict.fromkeys(names, 0)}
-        return {"inputs": inputs, **nothing, "label": self._label(index), "id": index}
+    def _write(self, out: np.ndarray, example: Example, spec: Mapping[str, Any], chance: np.ndarray | None) -> int:
+        """Writes the input of a modality; its length, 0 where the example has none."""
+        if spec["kind"] == "text":
+            example["text"] = [t for t in example["texts"].get(self._wanted.text, ()) if t.strip()]
+        stored = example[STORED_AS[spec["kind"]]]
+        return READERS[spec["kind"]](example, spec, chance, out) if len(stored) else 0
 
     def _refuse(self, row: int, what: str, error: Exception) -> None:
         """An error, or a line that says what is left out."""
@@ -107,6 +123,13 @@ class PreparedSplit:
         if self._wanted.policy == "error":
             raise UserError(f"{line}; prepare the data again, or set data.on_unreadable to skip or missing")
         print(f"{line} ({'left out' if self._wanted.policy == 'skip' else 'taken for missing'})")
+
+
+def _clear(batch: Batch, place: int, names: Iterable[str]) -> None:
+    """Makes modalities absent in row `place`."""
+    for m in names:
+        batch["inputs"][m][place] = 0
+        batch["length"][m][place], batch["present"][m][place] = 0, False
 
 
 def labels_at(split: Split, label: str, row: int) -> np.ndarray:

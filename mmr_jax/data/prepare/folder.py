@@ -1,0 +1,108 @@
+"""The folder that a run works in, OUT.partial: one command at a time, and always the same one, until it becomes OUT.
+
+plan.json   what the result depends on
+lock        held by the command that is at work
+pieces/     what single processes have done
+facts/      of shards that are whole
+set/        the shards and, at last, all other files; renamed to OUT
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mmr_jax.data.prepare.plan import Plan
+from mmr_jax.data.prepare.records import INFO, read_info
+from mmr_jax.errors import UserError
+from mmr_jax.files import read_json, write_text
+
+_LISTING = "the listing (manifest or label files)"
+
+
+def partial(out: Path) -> Path:
+    """OUT.partial."""
+    return out.with_name(f"{out.name}.partial")
+
+
+def is_made(out: Path, plan: Plan) -> bool:
+    """Whether `out` is there already, made from the same; UserError if it is something else."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return False
+    if not (out / INFO).is_file():
+        raise UserError(f"{out} exists and is no prepared data set; give another --out")
+    changes = _changes(read_info(out).get("made_from", {}), plan.facts)
+    if changes:
+        raise UserError(f"{out} was made from something else: {changes}; give another --out, or remove it")
+    return True
+
+
+@contextlib.contextmanager
+def locked(out: Path) -> Iterator[Path]:
+    """OUT.partial, for this command alone; UserError if another one is at work in it."""
+    descriptor = _lock(partial(out))
+    try:
+        yield partial(out)
+    finally:
+        os.close(descriptor)
+
+
+def begin(work: Path, plan: Plan, media: Path) -> None:
+    """Makes the folders, or finds them as they were left; UserError if they are those of another set."""
+    _check_same(work, {**plan.facts, "media": str(media.absolute())})
+    for name in ("pieces", "facts", "set"):
+        (work / name).mkdir(exist_ok=True)
+        for left in (work / name).glob("*.tmp-*"):  # of processes that were killed while they wrote
+            left.unlink()
+
+
+def publish(work: Path, out: Path) -> None:
+    """The finished set becomes OUT, whole."""
+    (work / "set").rename(out)
+    clear(work)
+
+
+def clear(work: Path) -> None:
+    """Removes what is left of the work on a set that is published."""
+    if not (work / "set").exists():
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _lock(work: Path) -> int:
+    """The descriptor of the lock file, locked. It goes with the process, however that ends."""
+    while True:
+        work.mkdir(parents=True, exist_ok=True)
+        path = work / "lock"
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise UserError(f"another mmr prepare is at work in {work}; wait for it or give another --out") from None
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), path.stat()):
+                return descriptor
+        os.close(descriptor)  # the one that held it has just finished and removed the folder
+
+
+def _check_same(work: Path, facts: dict[str, Any]) -> None:
+    path = work / "plan.json"
+    if not path.exists():
+        write_text(path, json.dumps(facts, indent=1, sort_keys=True))
+        return
+    changes = _changes(read_json(path), facts)
+    if changes:
+        raise UserError(f"{work} was begun with something else: {changes}; delete it, or give another --out")
+
+
+def _changes(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """What differs, in words; empty if nothing does."""
+    changed = [key for key in now if before.get(key) != now[key]]
+    words = [f"{key} was {before.get(key)!r} and is {now[key]!r}" for key in changed if key != "listing"]
+    if "listing" in changed:
+        words.append(f"{_LISTING} has changed")
+    return ", ".join(words)

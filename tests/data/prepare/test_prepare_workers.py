@@ -1,0 +1,36 @@
+"""Workers that die, fail and are stopped."""
+
+import prepare_files as made
+import pytest
+
+from mmr_jax.data.prepare.workers import Pool
+from mmr_jax.errors import Interrupted
+
+
+def never():
+    pass
+
+
+def test_only_the_task_of_a_dead_worker_is_lost():
+    results = []
+
+    def done(task, result):
+        results.append(result)
+        return [(made.fail_at_three, (100,))] if result == 0 else []
+
+    with Pool(2) as pool:
+        dead = pool.run([(made.fail_at_three, (n,)) for n in range(7)], done, never)
+        assert dead == [((made.fail_at_three, (3,)), "signal 11")]
+        assert sorted(results) == [0, 1, 4, 16, 25, 36, 10_000]
+        with pytest.raises(OSError, match="No space left") as error:  # as the task raised it
+            pool.run([(made.fail_at_three, (13,))], done, never)
+        assert error.value.filename == "there"
+
+
+def test_look_stops_everything():
+    def look():
+        raise Interrupted("now")
+
+    with pytest.raises(Interrupted), Pool(1) as pool:
+        pool.run([(made.fail_at_three, (1,))], lambda *_: [], look)
+    assert pool._workers == []
