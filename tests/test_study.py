@@ -225,6 +225,13 @@ def test_the_distillation_share_is_not_used_as_labels():
     assert len(ids(half.labelled(0))) == 8 and ids(half.distillation(0)) == ids(half.dataset.splits["unlabelled"])
 
 
+def test_distillation_on_some_of_the_pool():
+    made = study("unused", masd__clips=5)
+    pool, chosen = ids(made.dataset.splits["unlabelled"]), [ids(made.distillation(seed)) for seed in (0, 0, 1)]
+    assert all(len(c) == 5 and c <= pool for c in chosen) and chosen[0] == chosen[1] != chosen[2]
+    assert ids(study("unused", masd__clips=10**6).distillation(0)) == pool
+
+
 def check_scores(made):
     """All stages are done, and every cell of every method and alpha has one score in [0, 1]."""
     for stage in made.stages():
