@@ -21,6 +21,8 @@ COMMANDS = {
     "evaluate": "its evaluation stages, retrieval and reconstructions, and what they need",
     "report": "the report of a workdir, or of your own scores (--scores=matrix.csv or a folder of predictions)",
     "predict": "class probabilities from whatever modalities are given",
+    "prepare": "media files and their labels or a manifest to a data set: frames, audio, text, ready to read",
+    "validate-data": "what is in a prepared data set and what is wrong with it: tables and a page of pictures",
     "convert": "published weights (CAV-MAE, CLIP, MAE, ViT) to a folder that a model starts from, and back",
 }
 
@@ -40,14 +42,14 @@ def main() -> None:
 
 
 def _usage() -> str:
-    lines = [f"  {name:9s} {what}" for name, what in COMMANDS.items()]
+    lines = [f"  {name:13s} {what}" for name, what in COMMANDS.items()]
     return "usage: mmr <command> [flags]\n\n" + "\n".join(lines) + "\n\nflags of a command: mmr <command> --help"
 
 
 def _command(name: str):
     if name not in COMMANDS:
         raise UserError(f"unknown command {name!r}{nearest(name, COMMANDS)}")
-    return importlib.import_module(f"mmr_jax.cli.{name}")
+    return importlib.import_module(f"mmr_jax.cli.{name.replace('-', '_')}")
 
 
 def _parse(argv):

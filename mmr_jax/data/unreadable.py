@@ -17,6 +17,13 @@ class Tally:
 
     def __init__(self, limit: float):
         self.limit, self.read, self.lost = limit, 0, 0
+        self._told: set[str] = set()
+
+    def tell(self, line: str) -> None:
+        """Print what could not be read, the first time."""
+        if line not in self._told:
+            self._told.add(line)
+            print(line)
 
     def count(self, batch: dict[str, Any]) -> dict[str, Any]:
         """The batch without its `unreadable`, which is added up."""

@@ -133,7 +133,7 @@ def features_of(folder: str | Path) -> tfds.features.FeaturesDict:
 
 def class_names(features: tfds.features.FeaturesDict) -> dict[str, tuple[str, ...]]:
     """Classes by label set."""
-    return {name: tuple(labels["name"].names) for name, labels in features["labels"].items()}
+    return {name: tuple(labels["name"].names) for name, labels in sorted(features["labels"].items())}
 
 
 def read_info(folder: str | Path) -> dict[str, Any]:

@@ -42,10 +42,7 @@ class Split:
         for file in self.files:
             if not Path(file).is_file():
                 raise UserError(f"{file} is missing; {_ADVICE}")
-        try:
-            self._data = ArrayRecordDataSource(self.files) if len(self) else []
-        except Exception as error:  # array_record raises what it likes, with file and offset
-            raise UserError(f"{path}: {_short(error)}; {_ADVICE}") from None
+        self._data = _opened(self.files) if len(self) else []
         self._index_file = path / f"index-{name}.npz"
 
     def __len__(self) -> int:
@@ -75,5 +72,18 @@ class Split:
             raise UserError(f"{self._index_file} cannot be read ({error}); {_ADVICE}") from None
 
 
+def _opened(files: list[str]) -> ArrayRecordDataSource:
+    """All shards at once; if that fails, UserError names the one at fault."""
+    try:
+        source = ArrayRecordDataSource(files)
+        len(source)
+        return source
+    except Exception as error:  # array_record raises what it likes
+        for file in files[:-1] if len(files) > 1 else []:
+            _opened([file])
+        raise UserError(f"{files[-1]} is damaged: {_short(error)}; {_ADVICE}") from None
+
+
 def _short(error: Exception) -> str:
-    return str(error).split("; ")[0].splitlines()[0]
+    """The first part of what array_record says, which goes on about chunks."""
+    return (str(error).split("; ")[0].splitlines() or [type(error).__name__])[0]

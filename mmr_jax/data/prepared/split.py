@@ -119,10 +119,11 @@ class PreparedSplit:
 
     def _refuse(self, row: int, what: str, error: Exception) -> None:
         """An error, or a line that says what is left out."""
-        line = f"{self._split.place(row)}: {what} cannot be read: {error}"
+        reason = str(error).split(" <")[0]  # Pillow ends with the address of what it read
+        line = f"{self._split.place(row)}: {what} cannot be read: {reason}"
         if self._wanted.policy == "error":
             raise UserError(f"{line}; prepare the data again, or set data.on_unreadable to skip or missing")
-        print(f"{line} ({'left out' if self._wanted.policy == 'skip' else 'taken for missing'})")
+        self.tally.tell(f"{line} ({'left out' if self._wanted.policy == 'skip' else 'taken for missing'})")
 
 
 def _clear(batch: Batch, place: int, names: Iterable[str]) -> None:
