@@ -9,6 +9,7 @@ from mmr_jax.checks_training import check_masking, check_recipe
 from mmr_jax.config import flatten
 from mmr_jax.errors import UserError, nearest
 from mmr_jax.methods import METHODS
+from mmr_jax.objectives.contrastive import CONTRASTS, LOSSES
 from mmr_jax.robustness.subsets import parse_subset, subset_name
 
 RECIPES = ("pretrain", "probe", "finetune")
@@ -19,6 +20,8 @@ CHOICES = {
     "model.normalize": ("l2", "layer", "none"),
     "pretrain.objective": ("contrastive", "masked"),
     "pretrain.direction": ("both", "forward", "backward"),
+    "pretrain.loss": LOSSES,
+    "pretrain.contrast": CONTRASTS,
     "finetune.select": ("best", "last"),
     "finetune.init_head": ("probe", "zero"),
     "masd.source": ("pretraining", "train"),
@@ -28,6 +31,7 @@ INFINITE = float("inf")
 RANGES = {
     "model.norm_eps": (0.0, INFINITE, (False, False)),
     "pretrain.temperature": (0.0, INFINITE, (False, False)),
+    "pretrain.logit_bias": (-INFINITE, INFINITE, (False, False)),
     "pretrain.reconstruction_weight": (0.0, INFINITE, (True, False)),
     "pretrain.contrastive_weight": (0.0, INFINITE, (True, False)),
     "finetune.label_share": (0.0, 1.0, (False, True)),
@@ -55,9 +59,8 @@ RANGES |= {f"{recipe}.{key}": limits for recipe in RECIPES for key, limits in RE
 # field: lowest whole number
 COUNTS = {"study.eval_batch_size": 1, "study.retrieval": 0, "study.reconstructions": 0, "masd.clips": 0}
 COUNTS |= {f"pretrain.decoder.{key}": 1 for key in ("width", "depth", "heads", "mlp_dim")}
-COUNTS |= {
-    f"{recipe}.{key}": 0 for recipe in RECIPES for key in ("checkpoint_every", "validate_every", "optim.warmup_steps")
-}
+_CADENCE = {"checkpoint_every": 0, "keep_last": 1, "keep_every": 0, "validate_every": 0, "optim.warmup_steps": 0}
+COUNTS |= {f"{recipe}.{key}": least for recipe in RECIPES for key, least in _CADENCE.items()}
 
 
 def check(config: ConfigDict) -> None:
@@ -69,6 +72,8 @@ def check(config: ConfigDict) -> None:
         if fields[key] not in allowed:
             raise UserError(f"{key} is {fields[key]!r}{nearest(str(fields[key]), allowed)}")
     _check_numbers(fields)
+    if config.pretrain.loss == "sigmoid" and config.pretrain.direction != "both":
+        raise UserError("pretrain.direction is of no use to pretrain.loss='sigmoid': set it to 'both'")
     check_model(config.model)
     for recipe in RECIPES:
         check_recipe(recipe, config[recipe])

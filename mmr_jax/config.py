@@ -14,8 +14,8 @@ from mmr_jax.files import write_json
 
 # Fields that change where and how a study runs, but no number of it: in the digest of no stage.
 NEUTRAL = re.compile(
-    r"^mesh\.|^study\.eval_batch_size$|^data\.(root|cache_dir|download|cache|folder)$|^data\.sizes\."
-    r"|\.(log_every|checkpoint_every)$|^(pretrain|probe)\.validate_every$"
+    r"^mesh\.|^pretrain\.contrast$|^study\.eval_batch_size$|^data\.(root|cache_dir|download|cache|folder)$|^data\.(sizes\.|dataset$|max_unreadable$)"
+    r"|\.(log_every|checkpoint_every|keep_last|keep_every)$|^(pretrain|probe)\.validate_every$"
 )
 
 # Augmentation of frames as they are cut, in the compiled step: models/crop.py.
@@ -87,7 +87,8 @@ def optim(**changes) -> ConfigDict:
 
 def _recipe(steps: int, batch_size: int, lr: float, **more) -> ConfigDict:
     """A block that train/loop.py runs. The learning rate and all else of the optimiser are in `optim`."""
-    cadence = dict(log_every=10, checkpoint_every=200, validate_every=0)
+    # of the checkpoints of an unfinished stage the last `keep_last` stay, and those at multiples of `keep_every`
+    cadence = dict(log_every=10, checkpoint_every=200, keep_last=2, keep_every=0, validate_every=0)
     # what is kept: an exponential average (ema > 0), or the mean of the weights at every `average_every`-th step
     # from `average_from` on (the mean of epoch checkpoints), or neither
     averages = dict(ema=0.0, average_every=0, average_from=0)
@@ -126,6 +127,9 @@ def base(data: str, modalities: Mapping[str, Mapping]) -> ConfigDict:
     config.pretrain = _recipe(600, 128, 1e-3, temperature=0.07, learn_temperature=False)
     config.pretrain.modalities = ("all",)  # an axis of the study: subsets to pretrain on, "all" or "a+b"
     config.pretrain.direction = "both"  # forward: of a pair the alphabetically first queries, or backward
+    config.pretrain.loss = "info_nce"  # or sigmoid, whose logits are cos / temperature + logit_bias
+    config.pretrain.logit_bias = -10.0  # learn_temperature trains it too
+    config.pretrain.contrast = "plain"  # the whole [B, B] logits at once; or chunked, or ring: never the whole
     config.pretrain.objective = "contrastive"  # or masked, to which the fields below belong
     config.pretrain.reconstruction_weight = 1.0  # a weight of 0 leaves its part out of the program
     config.pretrain.contrastive_weight = 0.0

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mmr_jax import config as configs
 from mmr_jax import methods, stages
+from mmr_jax.data.source import later_fields
 from mmr_jax.errors import UserError
 from mmr_jax.initial import weights_digest
 from mmr_jax.inspection.reconstruct import reconstruct
@@ -69,7 +70,7 @@ def _export(study, found: list[Stage]) -> list[Stage]:
 def _branch(study, seed: int, pretrain: str) -> list[Stage]:
     make = functools.partial(Stage, seed=seed, pretrain=pretrain)
     prefix = f"seed{seed}/{pretrain}"
-    depends = {**_part(study, "pretrain", "model"), **weights_digest(study.config)}
+    depends = {**_part(study, "pretrain", "model", kind="pretrain"), **weights_digest(study.config)}
     first = make("pretrain", f"{prefix}/pretrain", run=stages.pretrain, settings=depends)
     probe = make(
         "train",
@@ -82,6 +83,7 @@ def _branch(study, seed: int, pretrain: str) -> list[Stage]:
             "masd.train_share",
             "finetune.label_share",
             "finetune.labels",
+            kind="train",
         ),
         needs=(first,),
     )
@@ -95,7 +97,7 @@ def _branch(study, seed: int, pretrain: str) -> list[Stage]:
                 "train",
                 f"{prefix}/{method}/{train}",
                 run=stages.train,
-                settings=_part(study, "finetune", *methods.METHODS[method].blocks),
+                settings=_part(study, "finetune", *methods.METHODS[method].blocks, kind="train"),
                 needs=(first, probe),
                 method=method,
                 train=train,
@@ -140,14 +142,17 @@ def _evaluation(study, make, prefix, method, first, probe, trained) -> Stage:
     )
 
 
-def _part(study, *names: str) -> dict:
-    """The named blocks and fields of the config, and always modalities and data, with what the files hold."""
+def _part(study, *names: str, kind: str = "") -> dict:
+    """The named blocks and fields of the config, and always modalities and data (of which stages of some kinds need
+    only a part), with what the files hold."""
     flat = configs.flatten(configs.to_dict(study.config))
     for name, value in flat.items():  # of a file what is in it, wherever it is
         if value and (name == "finetune.labels" or re.fullmatch(r"modalities\..+\.vocab", name)):
             flat[name] = _content(name, value)
     wanted = ("data", "modalities", *names)
     flat = {k: v for k, v in flat.items() if any(k == w or k.startswith(w + ".") for w in wanted)}
+    for later in later_fields(study.config.data.name).get(kind, ()):
+        flat.pop(f"data.{later}", None)
     flat.pop("pretrain.modalities", None)  # the stage's name says which of them it is
     kept = {k: v for k, v in flat.items() if not configs.NEUTRAL.search(k)}
     return {**kept, "data.fingerprint": study.dataset.fingerprint}

@@ -92,8 +92,10 @@ def _frozen(made: Objective, patterns: tuple[str, ...], model: Model) -> Frozen:
 def pretraining(config: ConfigDict, model: Model, modalities: Sequence[str]) -> Objective:
     """The objective of pretraining on unlabelled examples of `modalities`."""
     recipe, names = config.pretrain, tuple(sorted(modalities))
+    contrast = dict(loss_name=recipe.loss, contrast=recipe.contrast, bias=float(recipe.logit_bias))
     if recipe.objective == "contrastive":
-        return Contrastive(model, names, recipe.temperature, recipe.learn_temperature, recipe.direction)
+        settings = (recipe.temperature, recipe.learn_temperature, recipe.direction)
+        return Contrastive(model, names, *settings, **contrast)
     weights = (float(recipe.reconstruction_weight), float(recipe.contrastive_weight))
     return Masked(
         model,
@@ -104,6 +106,7 @@ def pretraining(config: ConfigDict, model: Model, modalities: Sequence[str]) -> 
         recipe.direction,
         recipe.norm_targets,
         recipe.mask_together,
+        **contrast,
     )
 
 

@@ -10,7 +10,10 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PAGES = (
     "README.md",
-    *(f"docs/{name}.md" for name in ("api", "data", "datasets", "extend", "findings", "masked", "study", "weights")),
+    *(
+        f"docs/{name}.md"
+        for name in ("api", "data", "datasets", "extend", "findings", "masked", "scale", "study", "weights")
+    ),
 )
 
 

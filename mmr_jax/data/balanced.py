@@ -3,18 +3,20 @@
 import numpy as np
 
 from mmr_jax.data.draws import uniform_at
-from mmr_jax.data.source import Source, View, labels_of
+from mmr_jax.data.source import Source, View, classes_of
 from mmr_jax.errors import UserError
 
 
-def sample_weights(labels: np.ndarray) -> np.ndarray:
+def sample_weights(classes: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """float64 [N]: over an example's labels, the sum of 1000 / (count + 0.01).
 
-    labels int [N], or [N, C] of 0 and 1; `count` is how many examples have the label. Without a label it is 0.
+    classes int [K] and offsets [N + 1] as `classes_of` gives them; `count` is how many examples have the label, and a
+    label that an example has twice counts once. Without a label the weight is 0.
     """
-    if labels.ndim == 1:
-        return 1000.0 / (np.bincount(labels) + 0.01)[labels]
-    return labels.astype(np.float64) @ (1000.0 / (labels.sum(0, dtype=np.float64) + 0.01))
+    size, most = len(offsets) - 1, int(classes.max(initial=0)) + 1
+    owners = np.repeat(np.arange(size), np.diff(offsets))
+    owners, classes = np.divmod(np.unique(owners * most + classes), most)
+    return np.bincount(owners, (1000.0 / (np.bincount(classes) + 0.01))[classes], minlength=size)
 
 
 class Balanced(View):
@@ -22,7 +24,7 @@ class Balanced(View):
 
     def __init__(self, source: Source):
         super().__init__(source)
-        self._cumulative = np.cumsum(sample_weights(labels_of(source)[0]))
+        self._cumulative = np.cumsum(sample_weights(*classes_of(source)))
         if not self._cumulative[-1] > 0:
             raise UserError("finetune.balanced: no example of the labelled set has a label")
 

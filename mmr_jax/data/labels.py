@@ -40,6 +40,10 @@ class Relabelled(View):
         ids = labels_of(self._source)[1]
         return self._labels[self._rows(ids)], ids
 
+    def classes(self) -> tuple[np.ndarray, np.ndarray]:
+        label = self.labels()[0]
+        return np.nonzero(label)[1], np.concatenate([[0], np.cumsum((label > 0).sum(1))])
+
     def _relabelled(self, batch: Batch) -> Batch:
         return {**batch, "label": self._labels[self._rows(batch["id"])]}
 

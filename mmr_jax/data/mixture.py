@@ -7,7 +7,7 @@ import grain
 import numpy as np
 
 from mmr_jax.data.draws import order_at
-from mmr_jax.data.source import Batch, Record, Source, draw, labels_of, map_batch, take
+from mmr_jax.data.source import Batch, Record, Source, classes_of, draw, labels_of, map_batch, take
 from mmr_jax.seeds import fold_seed
 
 _ENDLESS = 1 << 40  # elements of a source that is repeated; more than any run reads
@@ -40,6 +40,12 @@ class Joined:
         parts = [labels_of(s) for s in self._sources]
         ids = [ids + start for (_, ids), start in zip(parts, self._starts, strict=False)]
         return np.concatenate([label for label, _ in parts]), np.concatenate(ids).astype(np.int32)
+
+    def classes(self) -> tuple[np.ndarray, np.ndarray]:
+        parts = [classes_of(s) for s in self._sources]
+        starts = np.cumsum([0, *(len(classes) for classes, _ in parts[:-1])])
+        ends = [offsets[1:] + start for (_, offsets), start in zip(parts, starts, strict=True)]
+        return np.concatenate([classes for classes, _ in parts]), np.concatenate([[0], *ends])
 
     def _gather(self, indices, read) -> Batch:
         """`read(source, its rows, their places in the batch)` of each source that has some, put in order."""

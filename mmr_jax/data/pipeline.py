@@ -4,6 +4,7 @@ The global batch of a training step is a pure function of (source, seed, step), 
 slice of it. So resuming needs the step alone, and another number of hosts sees the same data.
 """
 
+import os
 from collections.abc import Callable, Iterator
 
 import grain
@@ -13,6 +14,8 @@ from mmr_jax.data.draws import draws_at, order_at
 from mmr_jax.data.source import Batch, Source, draw, map_batch, take
 from mmr_jax.errors import UserError
 from mmr_jax.seeds import fold_seed
+
+THREADS = max(2, min(8, os.cpu_count() or 2))  # that read and decode; more of them wait for one another
 
 
 def batch_at(
@@ -37,7 +40,7 @@ def train_iterator(
     stop_step: int,
     process_index: int = 0,
     process_count: int = 1,
-    threads: int = 2,
+    threads: int = THREADS,
     prefetch: int = 4,
 ) -> Iterator[Batch]:
     """Batches of the steps `start_step .. stop_step - 1`, in order, read ahead by `threads` threads.
@@ -57,7 +60,7 @@ def eval_batches(
     batch_size: int,
     process_index: int = 0,
     process_count: int = 1,
-    threads: int = 2,
+    threads: int = THREADS,
     prefetch: int = 4,
 ) -> Iterator[Batch]:
     """Every record once over all hosts, in batches of one static shape `[batch_size / process_count]`.

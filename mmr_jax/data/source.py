@@ -30,8 +30,9 @@ class Source(Protocol):
     """Random access to records.
 
     A source may also have `take(indices) -> Batch` (a faster way to many), `draw(indices, draws) -> Batch` (records as
-    training sees them: `draws` uint64 `[B]` decide where they are cropped), `labels() -> (label, id)` of all records
-    without their media, and `order_at(seed, positions) -> indices` (another order of training than a shuffled one).
+    training sees them: `draws` uint64 `[B]` decide where they are cropped), `labels() -> (label, id)` and `classes() ->
+    (classes, offsets)` of all records without their media (see `labels_of`, `classes_of`), and `order_at(seed,
+    positions) -> indices` (another order of training than a shuffled one).
     """
 
     def __len__(self) -> int: ...
@@ -69,6 +70,11 @@ def load_dataset(data_config: Mapping[str, Any], modalities_config: Mapping[str,
 def default_config(name: str) -> dict[str, Any]:
     """The data configuration of the data set `name`, every key with its default."""
     return _module(name).default_config()
+
+
+def later_fields(name: str) -> dict[str, tuple[str, ...]]:
+    """Options of the data set `name` that a kind of stage does not depend on: {"pretrain": ..., "train": ...}."""
+    return getattr(_module(name), "LATER", {})
 
 
 def complete(data_config: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
@@ -118,6 +124,19 @@ def labels_of(source: Source) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate([p["label"] for p in parts]), np.concatenate([p["id"] for p in parts])
 
 
+def classes_of(source: Source) -> tuple[np.ndarray, np.ndarray]:
+    """Classes int [K] of all records, one after another, and where each record's begin, int64 [N + 1].
+
+    A dense array of millions of examples by hundreds of classes would not fit into memory.
+    """
+    if hasattr(source, "classes"):
+        return source.classes()
+    labels = labels_of(source)[0]
+    if labels.ndim == 1:
+        return labels, np.arange(len(labels) + 1)
+    return np.nonzero(labels)[1], np.concatenate([[0], np.cumsum((labels > 0).sum(1))])
+
+
 def map_batch(function: Callable[[np.ndarray], np.ndarray], batch: Batch) -> Batch:
     """Applies `function` to every array of a batch."""
     return {k: map_batch(function, v) if isinstance(v, dict) else function(v) for k, v in batch.items()}
@@ -145,6 +164,9 @@ class View:
     def labels(self) -> tuple[np.ndarray, np.ndarray]:
         return labels_of(self._source)
 
+    def classes(self) -> tuple[np.ndarray, np.ndarray]:
+        return classes_of(self._source)
+
 
 class Subset(View):
     """The records of `source` at `indices`, in that order."""
@@ -168,6 +190,16 @@ class Subset(View):
     def labels(self) -> tuple[np.ndarray, np.ndarray]:
         label, ids = super().labels()
         return label[self._indices], ids[self._indices]
+
+    def classes(self) -> tuple[np.ndarray, np.ndarray]:
+        return gather(*super().classes(), self._indices)
+
+
+def gather(classes: np.ndarray, offsets: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(classes, offsets) of some records, see `classes_of`."""
+    counts = np.diff(offsets)[rows]
+    ends = np.concatenate([[0], np.cumsum(counts)])
+    return classes[np.repeat(offsets[rows] - ends[:-1], counts) + np.arange(ends[-1])], ends
 
 
 class Cached:

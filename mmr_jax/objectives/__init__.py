@@ -1,6 +1,6 @@
 """What is minimised, one file each. An objective is a small hashable object over plain pytrees (see `base`)."""
 
-from mmr_jax.objectives.contrastive import Contrastive, info_nce, pairwise_info_nce
+from mmr_jax.objectives.contrastive import Contrastive, info_nce, pairwise_info_nce, pairwise_sigmoid
 from mmr_jax.objectives.masd import Masd, masd_loss
 from mmr_jax.objectives.masked import Masked
 from mmr_jax.objectives.modality_dropout import ModalityDropout
@@ -18,4 +18,5 @@ __all__ = [
     "info_nce",
     "masd_loss",
     "pairwise_info_nce",
+    "pairwise_sigmoid",
 ]

@@ -17,7 +17,7 @@ from mmr_jax.models.encoder_config import JOINT
 from mmr_jax.models.functional import Functional
 from mmr_jax.models.model import Model, cut
 from mmr_jax.objectives.base import Objective, weighted_mean
-from mmr_jax.objectives.contrastive import pair_accuracy, pairwise_info_nce
+from mmr_jax.objectives.contrastive import pair_accuracy, pairwise_loss
 from mmr_jax.objectives.masking import Hidden, Places, hide, masking_noise, places
 
 DECODER = "decoder"
@@ -55,7 +55,7 @@ class Masked(Objective):
 
     `masking` holds (modality, ratio, mode) in sorted order; `together` masks the concatenation by the first ratio.
     The loss is reconstruction_weight * sum over modalities of the mean error of their hidden patches, plus
-    contrastive_weight * InfoNCE of the pooled single-modality streams (CAV-MAE, Eqs. 7 to 9).
+    contrastive_weight * InfoNCE (or the sigmoid loss) of the pooled single-modality streams (CAV-MAE, Eqs. 7 to 9).
     """
 
     model: Model
@@ -67,6 +67,9 @@ class Masked(Objective):
     direction: str = "both"
     norm_targets: bool = True
     together: bool = False
+    loss_name: str = "info_nce"
+    contrast: str = "plain"
+    bias: float = 0.0
     sources = ("unlabelled",)
 
     @property
@@ -166,8 +169,11 @@ class Masked(Objective):
         return encoder.stream(JOINT, tokens, mask).tokens
 
     def _contrast(self, pooled: Mapping, seen: Mapping) -> tuple[jax.Array, dict[str, jax.Array]]:
-        loss, pairs = pairwise_info_nce(pooled, seen, self.temperature, self.direction)
+        given = (pooled, seen, self.temperature, self.direction, self.bias, self.contrast)
+        loss, pairs = pairwise_loss(self.loss_name, *given)
         metrics = {"contrastive": loss, **pairs}
+        if self.contrast != "plain":  # the accuracy takes the whole matrix
+            return loss, metrics
         for a, b in itertools.combinations(sorted(pooled), 2):
             query, candidate = (b, a) if self.direction == "backward" else (a, b)
             metrics[f"accuracy_{a}-{b}"] = pair_accuracy(pooled[query], pooled[candidate], seen[a] & seen[b])

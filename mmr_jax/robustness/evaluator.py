@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental.multihost_utils import process_allgather
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mmr_jax.data.pipeline import eval_batches
 from mmr_jax.data.source import Source
-from mmr_jax.errors import UserError
 from mmr_jax.models.model import Model, cut, masked_mean
 from mmr_jax.robustness.subsets import subset_masks
-from mmr_jax.train import sharding
+from mmr_jax.train import interrupt, sharding
 
 
 def fused_embeddings(model: Model, params: dict, batch: Mapping, masks: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -101,8 +101,6 @@ class SubsetEvaluator:
     """
 
     def __init__(self, model: Model, subsets: Sequence[str], batch_size: int, mesh: Mesh, multilabel: bool = False):
-        if jax.process_count() > 1:  # labels are read per host and outputs are global: they would not match
-            raise UserError("evaluation runs on one host; start mmr evaluate on a single one")
         self.model, self.subsets, self.batch_size, self.mesh = model, tuple(subsets), batch_size, mesh
         sharding.check_batch(batch_size, mesh)
         self._masks = jnp.asarray(subset_masks(model.names, self.subsets))
@@ -121,24 +119,31 @@ class SubsetEvaluator:
 
     def _over(self, program, params, source) -> dict[str, np.ndarray]:
         params = jax.device_put(params, NamedSharding(self.mesh, PartitionSpec()))
-        rows, pending = [], None
-        for batch in eval_batches(source, self.batch_size):
+        scores, facts, pending = [], [], None
+        host = {"process_index": jax.process_index(), "process_count": jax.process_count()}
+        for batch in eval_batches(source, self.batch_size, **host):
+            if jax.process_count() == 1:  # alone a host must not leave the others in the middle of a program
+                interrupt.check("an evaluation")
             out = program(params, sharding.put_batch(batch, self.mesh), self._masks)
             if pending is not None:  # fetched while the next batch is under way; inputs are let go
-                rows.append(_real_rows(*pending))
-            pending = out, {k: batch[k] for k in ("weight", "label", "id")}
-        rows.append(_real_rows(*pending))
-        scores, valid, labels, ids = zip(*rows, strict=True)
+                scores.append(jax.device_get(pending))
+            pending = out
+            facts.append({k: batch[k] for k in ("weight", "label", "id")})
+        scores.append(jax.device_get(pending))
+        known = _of_all_hosts(facts)
+        real = known["weight"] > 0
         return {
-            "scores": np.concatenate(scores, axis=1),
-            "valid": np.concatenate(valid, axis=1),
-            "labels": np.concatenate(labels),
-            "ids": np.concatenate(ids),
+            "scores": np.concatenate([s for s, _ in scores], axis=1)[:, real],
+            "valid": np.concatenate([v for _, v in scores], axis=1)[:, real],
+            "labels": known["label"][real],
+            "ids": known["id"][real],
         }
 
 
-def _real_rows(out: tuple[jax.Array, jax.Array], batch: Mapping) -> tuple[np.ndarray, ...]:
-    """(scores [S, n, C], valid [S, n], labels, ids) of the n rows of a batch that are no padding."""
-    real = batch["weight"] > 0
-    scores, valid = jax.device_get(out)
-    return scores[:, real], valid[:, real], batch["label"][real], batch["id"][real]
+def _of_all_hosts(facts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """{name: [N, ...]} in the order of the global batches, from this host's rows of each batch."""
+    mine = {k: np.stack([f[k] for f in facts]) for k in facts[0]}  # [batches, rows of a host, ...]
+    if jax.process_count() == 1:
+        return {k: v.reshape(-1, *v.shape[2:]) for k, v in mine.items()}
+    everyone = {k: np.moveaxis(process_allgather(v), 0, 1) for k, v in mine.items()}
+    return {k: v.reshape(-1, *v.shape[3:]) for k, v in everyone.items()}

@@ -5,7 +5,7 @@ from test_source import Numbers, assert_same
 from mmr_jax.data import avdigits, pipeline
 from mmr_jax.data.balanced import Balanced, sample_weights
 from mmr_jax.data.draws import splitmix64, uniform_at
-from mmr_jax.data.source import Cached, Subset, labels_of, load_dataset, map_batch, take
+from mmr_jax.data.source import Cached, Subset, classes_of, labels_of, load_dataset, map_batch, take
 from mmr_jax.errors import UserError
 
 
@@ -37,17 +37,19 @@ class Labelled(Numbers):
 def test_weights_by_brute_force():
     single = np.array([0, 2, 2, 0, 2])
     expected = [1000 / (np.sum(single == y) + 0.01) for y in single]
-    np.testing.assert_allclose(sample_weights(single), expected)
+    np.testing.assert_allclose(sample_weights(*classes_of(Labelled(single))), expected)
     several = np.array([[1, 0, 1], [0, 0, 1], [0, 0, 0], [1, 0, 0], [0, 0, 1]], np.float32)
     expected = [sum(1000 / (several[:, c].sum() + 0.01) for c in np.flatnonzero(row)) for row in several]
-    np.testing.assert_allclose(sample_weights(several), expected)
+    np.testing.assert_allclose(sample_weights(*classes_of(Labelled(several))), expected)
+    twice = np.array([0, 2, 2, 2, 0, 2]), np.array([0, 2, 4, 4, 5, 6])  # the second example has its label twice
+    np.testing.assert_allclose(sample_weights(*twice), expected)
 
 
 def test_draws_follow_the_weights():
     labels = np.array([[1, 0], [0, 1], [0, 0], [1, 0], [1, 1], [1, 0]], np.float32)
     drawn = Balanced(Labelled(labels)).order_at(3, np.arange(60_000))
     share = np.bincount(drawn, minlength=6) / len(drawn)
-    weights = sample_weights(labels)
+    weights = sample_weights(*classes_of(Labelled(labels)))
     np.testing.assert_allclose(share, weights / weights.sum(), atol=0.01)
     assert share[2] == 0
 

@@ -1,6 +1,9 @@
 """Prepared data sets as sources: what is read equals what was written, and what cannot be read is never trained on."""
 
 import io
+import itertools
+import pickle
+from pathlib import Path
 
 import numpy as np
 import prepared_files as files
@@ -10,7 +13,7 @@ from PIL import Image
 from mmr_jax import config as configs
 from mmr_jax.data.pipeline import batch_at, eval_batches, train_iterator
 from mmr_jax.data.prepared.choose import Part, parse
-from mmr_jax.data.source import default_config, labels_of, load_dataset, take
+from mmr_jax.data.source import Subset, classes_of, default_config, labels_of, load_dataset, take
 from mmr_jax.data.text import encode
 from mmr_jax.errors import UserError
 
@@ -211,7 +214,7 @@ def test_splits_are_sliced_joined_and_mixed(tmp_path, folder):
 def test_the_grammar_of_splits():
     assert parse("train", "f") == [Part("", "train", 0.0, 1.0, "", 0.0)]
     assert parse("a/b/train[10%:90%]#audible*2.5", "f") == [Part("a/b", "train", 0.1, 0.9, "audible", 2.5)]
-    for bad in ("train*2 + test", "train[90%:10%]", "train[", "", "train*0"):
+    for bad in ("train*2 + test", "train[90%:10%]", "train[", "", "train*0", "train*1.2.3", "train[5:10]"):
         with pytest.raises(UserError, match="^f is "):
             parse(bad, "f")
 
@@ -228,6 +231,8 @@ def test_the_grammar_of_splits():
         ({}, {"f": configs.features()}, "kind 'features'; .* holds audio, frames, text"),
         ({"more_tests": ("audible",)}, MODALITIES, "name=split is expected"),
         ({"test": "test#sounds"}, MODALITIES, "are not those of data.label"),
+        ({"labelled": "train*2 + test*1"}, MODALITIES, "weights are for data.unlabelled"),
+        ({"unlabelled": "train#sounds"}, MODALITIES, "no labels are read here"),
     ],
 )
 def test_bad_options_are_one_line(folder, changes, modalities, message):
@@ -237,7 +242,7 @@ def test_bad_options_are_one_line(folder, changes, modalities, message):
 
 def test_missing_shards_and_indices_are_named(folder):
     (folder / "index-val.npz").unlink()
-    with pytest.raises(UserError, match="index-val.npz cannot be read"):
+    with pytest.raises(UserError, match="index-val.npz is damaged .it is missing"):
         load(folder)
     (folder / "zoo-test.array_record-00001-of-00002").unlink()
     with pytest.raises(UserError, match="zoo-test.array_record-00001-of-00002 is missing"):
@@ -248,8 +253,49 @@ def test_missing_shards_and_indices_are_named(folder):
 def test_a_truncated_shard_is_named(folder, left):
     file = folder / "zoo-train.array_record-00001-of-00002"
     file.write_bytes(file.read_bytes()[:left])
-    with pytest.raises(UserError, match=f"{file.name} is damaged"):
+    with pytest.raises(UserError, match=rf"{file.name}: record 5 \(clip11\): it cannot be read"):
+        load(folder).splits["unlabelled"][11]
+
+
+def test_the_index_of_another_split_is_refused(folder):
+    (folder / "index-val.npz").write_bytes((folder / "index-test.npz").read_bytes())
+    with pytest.raises(UserError, match=r"index-val.npz is damaged \(offset-labels is \(8,\), expected \(5,\)\)"):
         load(folder)
+    data = (folder / "index-test.npz").read_bytes()
+    (folder / "index-val.npz").write_bytes(data[: len(data) // 2])
+    with pytest.raises(UserError, match="index-val.npz is damaged"):
+        load(folder)
+
+
+def test_more_shards_than_files_may_be_open(tmp_path, monkeypatch):
+    """A process may have about a thousand files open; a large set has more shards."""
+    monkeypatch.setattr("mmr_jax.data.prepared.folder._OPEN", 2)
+    made = [files.example(i, frames=1) for i in range(12)]
+    folder = files.write(tmp_path / "zoo", dict.fromkeys(("train", "val", "test"), made), shards=6)
+    source = load(folder).splits["unlabelled"]
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(2):
+        assert take(source, range(12))["id"].tolist() == list(range(12))
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before + 3
+
+
+def test_a_source_can_be_sent_to_another_process(folder):
+    source = load(folder).splits["labelled"]
+    np.testing.assert_array_equal(
+        take(pickle.loads(pickle.dumps(source)), [3])["inputs"]["video"], take(source, [3])["inputs"]["video"]
+    )
+
+
+def test_classes_without_a_dense_array(tmp_path):
+    made = [files.example(i, sounds=s) for i, s in enumerate([(0,), (0, 1), (), (1,)])]
+    folder = files.write(tmp_path / "zoo", dict.fromkeys(("train", "val", "test"), made))
+    labelled = load(folder, label="sounds", labelled="train + test").splits["labelled"]
+    for source in (labelled, Subset(labelled, [4, 1])):
+        classes, offsets = classes_of(source)
+        dense = labels_of(source)[0]
+        assert [classes[a:b].tolist() for a, b in itertools.pairwise(offsets)] == [
+            np.flatnonzero(r).tolist() for r in dense
+        ]
 
 
 def test_the_content_is_in_the_fingerprint(tmp_path, examples):

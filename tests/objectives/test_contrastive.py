@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import toy
 
-from mmr_jax.objectives import Contrastive, info_nce, pairwise_info_nce
+from mmr_jax.objectives import Contrastive, info_nce, pairwise_info_nce, pairwise_sigmoid
 
 
 def one_direction(queries, candidates, temperature):
@@ -112,6 +112,25 @@ def test_nothing_present_gives_zero():
     nothing = {m: jnp.zeros(7, bool) for m in z}
     loss, grads = jax.value_and_grad(lambda z: pairwise_info_nce(z, nothing, 0.07)[0])(z)
     assert loss == 0 and not any(np.asarray(g).any() for g in grads.values())
+
+
+def test_the_sigmoid_loss_sums_all_pairs_and_divides_by_the_examples():
+    z, there = embeddings(), np.array([1, 1, 0, 1, 0, 1, 1], bool)
+    loss, pairs = pairwise_sigmoid(z, {"a": there, "b": np.ones(7, bool)}, 0.25, -1.5)
+    a, b = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (np.float64(z[m])[there] for m in "ab"))
+    logits = a @ b.T / 0.25 - 1.5
+    signs = 2 * np.eye(5) - 1
+    np.testing.assert_allclose(loss, np.log1p(np.exp(-signs * logits)).sum() / 5, rtol=1e-5)
+    assert pairs.keys() == {"a-b"} and pairs["a-b"] == loss
+
+
+def test_the_sigmoid_loss_counts_pairs_of_modalities_that_have_an_example():
+    z = embeddings(names="abc")
+    there = {m: np.arange(7) < n for m, n in {"a": 7, "b": 1, "c": 0}.items()}
+    loss, pairs = pairwise_sigmoid(z, there, 0.25, -1.5)
+    cosine = z["a"][0] @ z["b"][0] / np.linalg.norm(z["a"][0]) / np.linalg.norm(z["b"][0])
+    np.testing.assert_allclose(loss, np.log1p(np.exp(1.5 - cosine / 0.25)), rtol=1e-5)
+    assert pairs["a-c"] == pairs["b-c"] == 0
 
 
 def test_learned_temperature_has_the_gradient_of_its_logarithm():

@@ -38,8 +38,9 @@ def read_audio(path: str | Path, rate: int, start: float = 0.0, end: float | Non
     """The sound of `path` from `start` to `end` seconds (None: the track's end) at `rate` Hz.
 
     Channels are averaged, or the loudest is used where they cancel. Sample 0 is the sound at `start` on the clock
-    that frames share; a track that begins later is preceded by silence. Raises MediaError for everything that is
-    wrong with the file, "truncated" if less than 90 % of the span is there.
+    that frames share. A track that begins later or has gaps is silent there, with a note if that is over a tenth.
+    Raises MediaError for everything that is wrong with the file: "no samples" if the span holds such silence alone,
+    "truncated" if less than 90 % of it is there.
     """
     with guarded(), opened(Path(path), "audio") as track:
         track.span(start, end)
@@ -50,6 +51,7 @@ def read_audio(path: str | Path, rate: int, start: float = 0.0, end: float | Non
         sound = sound[max(0, round(start * rate) - line.shift) : last]
         if not len(sound):
             raise MediaError("outside the file", f"from {start:.3f} s; the samples end before")
+        line.check_filled()
         pcm = np.clip(np.rint(mono(sound, track.notes) * 32768), -32768, 32767).astype(np.int16)
         return Audio(pcm, line.source_rate, sound.shape[1], tuple(dict.fromkeys(track.notes)))
 
@@ -70,7 +72,9 @@ class _Line:
         self.shift = self._first * rate // self.source_rate  # the first sample's place in the resampled file
         self._position = self._first
         self._due = None  # where the next frame's samples are by those before
+        self._cut = (round(start * self.source_rate), math.inf if end is None else round(end * self.source_rate))
         self._decoded = self._silent = 0
+        self._real = self._filled = 0  # samples of the cut that were decoded, and that were filled in
         self.stop = end
 
     def resampled(self) -> np.ndarray:
@@ -105,6 +109,14 @@ class _Line:
         if declared and self._track.exact and self._position - declared * self.source_rate < _PADDING:
             self.stop = min(ends)
 
+    def check_filled(self) -> None:
+        """Raises MediaError if silence was filled in for all of the cut; notes it if for more than a tenth."""
+        if not self._real:
+            detail = f"none from {self._start:.3f} s on: the track begins later or has a gap there"
+            raise MediaError("no samples", detail)
+        if self._filled > (1 - WHOLE) * (self._filled + self._real):
+            self._track.notes.append("over a tenth is silence that was filled in")
+
     def _resampler(self) -> Any:
         if self.source_rate == self._rate:
             return lambda block, last: block
@@ -131,16 +143,23 @@ class _Line:
         if self._due is not None and abs(begin - self._due) < _GAP * self.source_rate:
             begin = self._due
         self._due = begin + len(samples)
-        gap = begin - self._position
+        position = self._position
+        gap = begin - position
         if gap > 0:
             if self._decoded:
                 self._track.notes.append("gaps are silent")
             self._silent += gap
+            self._filled += self._inside(position, gap)
             yield from self._silence(gap)
         samples = samples[max(0, -gap) :]
         self._decoded += len(samples)
+        self._real += self._inside(max(begin, position), len(samples))
         if len(samples):
             yield samples
+
+    def _inside(self, begin: int, length: int) -> int:
+        """How many of these source samples lie in the cut."""
+        return max(0, min(begin + length, self._cut[1]) - max(begin, self._cut[0]))
 
     def _silence(self, length: int) -> Iterator[np.ndarray]:
         for done in range(0, length, self.source_rate):

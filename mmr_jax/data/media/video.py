@@ -22,7 +22,8 @@ def read_frames(
 
     `end` None is the track's end. Frames are upright, their shorter side resized to `short_side`, which also makes
     pixels square (0: as stored). `times` are the frames' own. Raises MediaError for everything that is wrong with
-    the file, "truncated" if less than 90 % of the span is there.
+    the file: "truncated" if less than 90 % of the span is there, "no frames" if a nearest frame lies outside of it by
+    more than a frame lasts on average, which is twice as far as one that is shown in the span can at a steady rate.
     """
     with guarded(), opened(Path(path), "video") as track:
         start, end = _span(track, start, end)
@@ -35,6 +36,7 @@ def read_frames(
             jpegs.append(jpegs[-1] if times and times[-1] == time else writer.jpeg(frame))
             times.append(time)
         _check_end(track, cursor, start, end)
+        _check_inside(track, times, start, end)
         _note_repeats(track, times)
         seconds = np.subtract(times, start).astype(np.float32)
         return Frames(tuple(jpegs), seconds, writer.height, writer.width, tuple(dict.fromkeys(track.notes)))
@@ -137,6 +139,15 @@ def _check_end(track: Track, cursor: _Cursor, start: float, end: float) -> None:
     if reached < start + WHOLE * (last - start) - 1e-3:
         reason = "truncated" if track.end else "outside the file"
         raise MediaError(reason, f"frames end at {reached:.3f} s of {last:.3f} s ({track.errors} packets lost)")
+
+
+def _check_inside(track: Track, times: list[float], start: float, end: float) -> None:
+    """A track that begins after the span, or has a gap there, gives frames of something else."""
+    rate = track.stream.average_rate or track.stream.base_rate
+    slack = (1 / float(rate) if rate else 0.0) + 1e-3
+    for time in times:
+        if not start - slack <= time <= end + slack:
+            raise MediaError("no frames", f"the nearest is at {time:.3f} s, outside {start:.3f} to {end:.3f} s")
 
 
 def _note_repeats(track: Track, times: list[float]) -> None:

@@ -8,6 +8,7 @@ import contextlib
 import functools
 import pickle
 import signal
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from mmr_jax.data.media import require
 from mmr_jax.data.prepare import local
 from mmr_jax.data.prepare.plan import Job, Piece, Shard
 from mmr_jax.data.prepare.progress import Progress
-from mmr_jax.data.prepare.shards import merge_shard, write_piece
+from mmr_jax.data.prepare.shards import Spent, facts_path, merge_shard, write_piece
 from mmr_jax.data.prepare.workers import Pool
 from mmr_jax.errors import Interrupted, UserError
 from mmr_jax.files import write_bytes
@@ -23,6 +24,8 @@ from mmr_jax.files import write_bytes
 beam = require("apache_beam", "beam")
 PipelineOptions = require("apache_beam.options.pipeline_options", "beam").PipelineOptions
 create_runner = require("apache_beam.runners.runner", "beam").create_runner
+
+_LOOK = 10.0  # seconds between looks at what is done
 
 
 def executor(runner: str, options: Sequence[str] = ()) -> functools.partial:
@@ -39,7 +42,7 @@ def execute(job: Job, shards: dict[Shard, list[Piece]], progress: Progress, flag
     if not shards:
         return
     files = [_put(job, shard, pieces) for shard, pieces in shards.items()]
-    with _stopped(), beam.Pipeline(options=PipelineOptions(flags)) as pipeline:
+    with _stopped(), _told(job, shards, progress), beam.Pipeline(options=PipelineOptions(flags)) as pipeline:
         pieces = pipeline | beam.Create(files) | beam.FlatMap(_get) | beam.Reshuffle()
         done = pieces | beam.ParDo(_Prepare(job)) | beam.GroupByKey()
         _ = done | beam.MapTuple(functools.partial(_merge, job))
@@ -63,7 +66,7 @@ class _Prepare(beam.DoFn):
         self._job = job
 
     def setup(self) -> None:
-        self._pool = Pool(1)
+        self._pool = Pool(1, local.seconds)
 
     def process(self, piece: Piece) -> Iterator[tuple[str, Piece]]:
         done = [piece]
@@ -80,6 +83,25 @@ class _Prepare(beam.DoFn):
 def _merge(job: Job, name: str, pieces: Iterable[Piece]) -> None:
     ordered = sorted(pieces, key=lambda piece: piece.first)
     merge_shard(job, ordered[0].shard, ordered)
+
+
+@contextlib.contextmanager
+def _told(job: Job, shards: dict[Shard, list[Piece]], progress: Progress) -> Iterator[None]:
+    """Within: progress by the shards that are whole, for of what workers elsewhere do nothing else is known here."""
+    ended, left = threading.Event(), {shard: sum(len(p.clips) for p in pieces) for shard, pieces in shards.items()}
+
+    def tell() -> None:
+        while not ended.wait(_LOOK):
+            for shard in [s for s in left if facts_path(job.work, s).exists()]:
+                progress.add(Spent(left.pop(shard)))
+
+    thread = threading.Thread(target=tell, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 @contextlib.contextmanager

@@ -28,7 +28,8 @@ class Clip:
     """One example. `media` is a path relative to the media folder: a container, an audio file or an image.
 
     `start` and `end` cut it (seconds; None: to its end). `source` is what must not stand on both sides of a split, such
-    as a video's id; by default the media path. `texts` and `labels` have a key for every set of the listing.
+    as a video's id; by default the media path. `texts` and `labels` have a key for every set of the listing. `id` and
+    `source` are made `encodable`.
     """
 
     id: str
@@ -41,8 +42,8 @@ class Clip:
     labels: Mapping[str, tuple[Label, ...]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
-        if not self.source:
-            object.__setattr__(self, "source", self.media)
+        object.__setattr__(self, "id", encodable(self.id))
+        object.__setattr__(self, "source", encodable(self.source or self.media))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,6 +107,11 @@ class Collector:
 
     def _note(self, clip: Clip, reason: str, detail: str) -> None:
         self.problems.append((clip.id, "clip", reason, detail))
+
+
+def encodable(text: str) -> str:
+    """`text` as UTF-8 can hold it: bytes of a file's name that are no UTF-8 become \\xNN."""
+    return text if text.isascii() else text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def check_media(media: str, where: str) -> None:

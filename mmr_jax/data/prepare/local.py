@@ -1,13 +1,18 @@
 """The work shared out to processes of this machine."""
 
+import math
+import signal
 from collections.abc import Iterable
 
 from mmr_jax.data.prepare.plan import Job, Piece, Shard
 from mmr_jax.data.prepare.progress import Progress
 from mmr_jax.data.prepare.shards import Spent, merge_shard, write_piece
-from mmr_jax.data.prepare.workers import Done, Pool, Task
+from mmr_jax.data.prepare.workers import Crashed, Done, Pool, Task
 from mmr_jax.errors import UserError
 from mmr_jax.train import interrupt
+
+LIMIT = 600.0  # seconds for a clip, after which its decoder is taken to go on for ever
+_FAULTS = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL)  # a codec's own
 
 
 def execute(job: Job, shards: dict[Shard, list[Piece]], progress: Progress, processes: int) -> None:
@@ -17,14 +22,15 @@ def execute(job: Job, shards: dict[Shard, list[Piece]], progress: Progress, proc
     beside them, and the clip at fault is noted. Interrupted after SIGINT or SIGTERM (within `interrupt.handled`).
     """
     board = _Board(job, shards, progress)
-    with Pool(processes) as pool:
+    with Pool(processes, seconds) as pool:
         dead = pool.run(board.tasks(), board.done, look)
-    with Pool(1) as pool:
-        for task, how in dead:
+    with Pool(1, seconds) as pool:
+        for task, _ in dead:
             if task[0] is write_piece:
                 one_by_one(pool, job, board.split(task[1][1]), board.done)
-            elif pool.run([task], board.done, look):
-                raise UserError(f"{task[1][1].filename} cannot be put together ({how}); is there memory enough?")
+            else:
+                for again, crash in pool.run([task], board.done, look):
+                    raise _fatal(again, crash)
 
 
 def look() -> None:
@@ -37,11 +43,38 @@ def singles(piece: Piece) -> list[Piece]:
     return [Piece(piece.shard, piece.first + i, (clip,)) for i, clip in enumerate(piece.clips)]
 
 
+def seconds(task: Task) -> float:
+    """What a task may take; a pool's limit."""
+    return LIMIT * len(task[1][1].clips) if task[0] is write_piece else math.inf
+
+
 def one_by_one(pool: Pool, job: Job, pieces: list[Piece], done: Done = lambda task, spent: (), look=look) -> None:
-    """Prepares pieces of one clip each, in a pool of one worker; a clip that kills it becomes a failure."""
+    """Prepares pieces of one clip each, in a pool of one worker; a clip that its decoder fails on becomes a failure.
+
+    UserError for what is no decoder's fault, so that what is written depends on the media alone.
+    """
     dead = pool.run([(write_piece, (job, piece)) for piece in pieces], done, look)
-    notes = [(write_piece, (job, task[1][1], f"the decoder crashed ({how})")) for task, how in dead]
-    pool.run(notes, done, look)
+    notes = [(write_piece, (job, task[1][1], _fault(task, crash))) for task, crash in dead]
+    for task, crash in pool.run(notes, done, look):
+        raise _fatal(task, crash)
+
+
+def _fault(task: Task, crash: Crashed) -> str:
+    """What to note of the clip that a decoder failed on; raises UserError if it was something else."""
+    if task[0] is write_piece and not crash.number:
+        return str(crash)
+    if task[0] is write_piece and crash.number in _FAULTS:
+        return f"the decoder crashed ({crash})"
+    raise _fatal(task, crash)
+
+
+def _fatal(task: Task, crash: Crashed) -> UserError:
+    what = task[1][1]
+    name = f"clip {what.clips[0].id} ({what.clips[0].media})" if isinstance(what, Piece) else what.filename
+    return UserError(
+        f"the process that prepared {name} was killed ({crash}), as happens where memory runs out. Nothing is "
+        "published: give fewer --processes, or end other programs, and run the same command again"
+    )
 
 
 class _Board:

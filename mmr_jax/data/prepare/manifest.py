@@ -18,6 +18,7 @@ from mmr_jax.data.prepare.listing import (
     Label,
     LabelSet,
     Listing,
+    encodable,
     label_set,
 )
 from mmr_jax.errors import UserError
@@ -43,7 +44,7 @@ def read(path: Path) -> Listing:
 
 
 def _listing(path: Path, found: Collector, texts: tuple[str, ...], labels: tuple[str, ...]) -> Listing:
-    stem = path.absolute().parent.name if path.stem == "manifest" else path.stem
+    stem = encodable(path.absolute().parent.name if path.stem == "manifest" else path.stem)
     return Listing(
         name=_slug(stem),
         title=stem,
@@ -51,7 +52,7 @@ def _listing(path: Path, found: Collector, texts: tuple[str, ...], labels: tuple
         modalities=_modalities(found.clips, texts),
         label_sets={name: label_set(found.clips, name) for name in labels},
         texts=texts,
-        notes=(f"{len(found.clips)} clips by {path.name}",),
+        notes=(f"{len(found.clips)} clips by {encodable(path.name)}",),
         problems=found.problems,
     )
 

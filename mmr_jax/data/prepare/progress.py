@@ -24,7 +24,7 @@ class Progress:
             bars.BarColumn(),
             bars.MofNCompleteColumn(),
             "clips",
-            _Rate(),
+            bars.TextColumn("{task.fields[speed]}"),
             bars.TimeRemainingColumn(),
         )
         self._bar = bars.Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
@@ -39,17 +39,18 @@ class Progress:
 
     def add(self, spent: Spent) -> None:
         """Takes note of work done."""
-        self._done += spent.clips
+        self._done += spent.clips + spent.before
+        self._before += spent.before
         self._media += spent.media
         self._processor += spent.processor
         seconds = time.monotonic() - self._began
-        speed = f"{self._media / seconds:.1f} x real time"
+        rate = (self._done - self._before) / seconds
+        speed = f"{rate:.1f} clips/s" + (f", {self._media / seconds:.1f} x real time" if self._media else "")
         self._bar.update(self._task, completed=self._done, speed=speed)
         if not self._console.is_terminal and time.monotonic() - self._told > _SECONDS:
             self._told = time.monotonic()
-            rate = (self._done - self._before) / seconds
             left = (self._clips - self._done) / rate if rate else float("inf")
-            line = f"{self._done} of {self._clips} clips, {rate:.1f} clips/s, {left:.0f} s left, {speed}"
+            line = f"{self._done} of {self._clips} clips, {speed}, {left:.0f} s left"
             self._console.print(line, markup=False)
 
     def speed(self) -> str:
@@ -61,9 +62,3 @@ class Progress:
         if not self._media:  # pictures
             return text
         return f"{text}: {self._media:.0f} s of media, {self._media / self._processor:.1f} x real time per core"
-
-
-class _Rate(bars.ProgressColumn):
-    def render(self, task: bars.Task) -> str:
-        rate = "" if not task.speed else f"{task.speed:.1f} clips/s"
-        return f"{rate} {task.fields['speed']}"

@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from mmr_jax.data.media import require
-from mmr_jax.data.prepare import folder, index, local, summary
+from mmr_jax.data.prepare import index, local, summary, work
 from mmr_jax.data.prepare.listing import Listing
 from mmr_jax.data.prepare.plan import Job, Piece, Plan, Shard, make_plan
 from mmr_jax.data.prepare.progress import Progress
@@ -19,7 +19,7 @@ from mmr_jax.data.prepare.records import read_info
 from mmr_jax.data.prepare.settings import Settings
 from mmr_jax.data.prepare.shards import facts_path
 from mmr_jax.errors import UserError
-from mmr_jax.files import read_json, write_text
+from mmr_jax.files import write_text
 from mmr_jax.train import interrupt
 
 _PIECE = 8  # clips at most
@@ -69,34 +69,33 @@ def prepare(
     media, out, options = Path(media), Path(os.path.abspath(out)), options or Options()
     plan = make_plan(listing, settings or Settings(), clips_per_shard, splits, modalities)
     _check_reading(plan, media)
-    if not folder.is_made(out, plan):
-        with interrupt.handled(), folder.locked(out) as work:
-            if not folder.is_made(out, plan):  # else by another command, just now
-                _make(plan, media, out, work, options)
+    if not work.is_made(out, plan):
+        with interrupt.handled(), work.locked(out) as place:
+            if not work.is_made(out, plan):  # else by another command, just now
+                _make(plan, media, out, place, options)
                 return read_info(out)
-    folder.clear(folder.partial(out))
-    _console().print(f"{out} is made already, from the same listing and settings", markup=False)
+    work.clear(work.partial(out))
+    note = "is made already from the same listing and settings (whatever --media says now)"
+    _console().print(f"{out} {note}", markup=False)
     return read_info(out)
 
 
-def _make(plan: Plan, media: Path, out: Path, work: Path, options: Options) -> None:
-    folder.begin(work, plan, media)
-    job = Job(work, media.absolute(), plan.settings, plan.schema)
+def _make(plan: Plan, media: Path, out: Path, place: Path, options: Options) -> None:
+    work.begin(place, plan, media)
+    job = Job(place, media.absolute(), plan.settings, plan.schema)
     size = max(1, min(_PIECE, plan.clips // (options.workers * _PIECES_PER_PROCESS)))
-    shards = {shard: plan.pieces(shard, size) for shard in plan.shards() if not facts_path(work, shard).exists()}
+    shards = {shard: plan.pieces(shard, size) for shard in plan.shards() if not facts_path(place, shard).exists()}
     missing = sum(len(piece.clips) for pieces in shards.values() for piece in pieces)
     with Progress(plan.clips, plan.clips - missing, _console()) as progress:
         execute = options.execute or functools.partial(local.execute, processes=options.workers)
         execute(job, shards, progress)
-    splits = [
-        index.Split(s, len(c), [read_json(facts_path(work, x)) for x in plan.shards(s)]) for s, c in plan.splits.items()
-    ]
-    _check_failures(plan, splits, out, options.max_failed)
+    splits = [index.made(place, plan, split) for split in plan.splits]
+    _check_failures(plan, splits, place, out, options.max_failed)
     text = summary.text(plan, splits)
-    write_text(work / "set" / "summary.txt", text)
-    index.write_files(work / "set", plan, splits)
+    write_text(place / "set" / "summary.txt", text)
+    index.write_files(place / "set", plan, splits)
     local.look()
-    folder.publish(work, out)
+    work.publish(place, out)
     _beside(out).unlink(missing_ok=True)
     _console().print("\n".join(filter(None, (text.rstrip(), progress.speed(), str(out)))), markup=False)
 
@@ -112,20 +111,25 @@ def _check_reading(plan: Plan, media: Path) -> None:
         require("soxr", "media")
 
 
-def _check_failures(plan: Plan, splits: list[index.Split], out: Path, max_failed: float) -> None:
+def _check_failures(plan: Plan, splits: list[index.Made], place: Path, out: Path, max_failed: float) -> None:
+    """UserError if too much is lost; the shards at fault are forgotten, so that they are prepared again."""
     found = index.failures(plan, splits)
     of_listing = index.lost(failure for failure in found if not failure[1])
     whole = plan.clips == len(plan.listing.clips)  # if only some splits are made, whose the listing's problems are
     lost, clips = index.lost(found) - of_listing * (not whole), plan.clips + of_listing * whole
-    empty = [split.name for split in splits if not split.rows]
+    empty = [split.name for split in splits if not split.counts()["kept"]]
     if lost <= max_failed * clips and not empty:
         return
     index.write_failures(_beside(out), found)
-    reasons = collections.Counter(f[3] for f in found if f[2] == "clip").most_common(1)
+    reason, count = collections.Counter(f[3] for f in found if index.lost([f])).most_common(1)[0]
     what = f"no clip of {empty[0]} is left" if empty else f"{lost} of {clips} clips are lost whole"
+    again = work.forget(place, plan, splits)
+    mend = f"mend the list and delete {place}"
+    if again:
+        mend = f"mend the media and run the same command again, which prepares shards with lost clips anew ({again})"
     raise UserError(
-        f"{what}, most of them: {reasons[0][0]} ({reasons[0][1]}); {_beside(out)} has all. Nothing is published: mend "
-        f"the media and delete {folder.partial(out)}" + ("" if empty else f", or raise --max_failed={max_failed:g}")
+        f"{what}, most of them: {reason} ({count}); {_beside(out)} has all. Nothing is published: {mend}"
+        + ("" if empty else f", or raise --max_failed={max_failed:g}")
     )
 
 

@@ -29,11 +29,15 @@ Facts = dict[str, Any]  # rows, problems, notes {note: clips}, clips; of a shard
 
 @dataclasses.dataclass(frozen=True)
 class Spent:
-    """What a piece of work took: clips done, seconds of media kept and seconds of processor time."""
+    """What a piece of work took: clips done, seconds of media kept and seconds of processor time.
+
+    `before` are clips that were found done.
+    """
 
     clips: int = 0
     media: float = 0.0
     processor: float = 0.0
+    before: int = 0
 
 
 def shard_path(work: Path, shard: Shard) -> Path:
@@ -55,7 +59,7 @@ def write_piece(job: Job, piece: Piece, crashed: str = "") -> Spent:
     """Prepares the clips of a piece, or with `crashed` notes that the decoder does not survive its only clip."""
     path = piece_path(job.work, piece)
     if path.exists():  # done before the run was cut off, or by another try of a Beam worker
-        return Spent(len(piece.clips))
+        return Spent(before=len(piece.clips))
     began = time.process_time()
     outcomes = (lost(clip, "undecodable", crashed) for clip in piece.clips) if crashed else _prepared(job, piece)
     facts: Facts = {"clips": len(piece.clips), "rows": [], "problems": [], "notes": collections.Counter()}

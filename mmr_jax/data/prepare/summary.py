@@ -3,17 +3,18 @@
 import collections
 import io
 
+import numpy as np
 from rich.console import Console, Group
 from rich.table import Table
 
-from mmr_jax.data.prepare.index import KEPT_ANYWAY, Split, failures
+from mmr_jax.data.prepare.index import KEPT_ANYWAY, Made, failures
 from mmr_jax.data.prepare.plan import Plan
 from mmr_jax.data.prepare.records import MODALITIES
 
 _TOP = 12  # kinds of failure that are shown
 
 
-def text(plan: Plan, splits: list[Split]) -> str:
+def text(plan: Plan, splits: list[Made]) -> str:
     """The tables as text; a pure function of what was prepared, so without times."""
     parts = [_splits(plan, splits)]
     failed = collections.Counter((m, reason) for _, _, m, reason, _ in failures(plan, splits))
@@ -28,7 +29,7 @@ def text(plan: Plan, splits: list[Split]) -> str:
     return "\n".join([*(line.rstrip() for line in file.getvalue().splitlines()), *lines]) + "\n"
 
 
-def _splits(plan: Plan, splits: list[Split]) -> Table:
+def _splits(plan: Plan, splits: list[Made]) -> Table:
     table = Table("split", *("clips", "kept", *MODALITIES, "hours of audio", "MB"), title=plan.listing.title)
     for column in table.columns[1:]:
         column.justify = "right"
@@ -59,9 +60,9 @@ def _ranked(counter: collections.Counter) -> list[tuple]:
     return sorted(counter.items(), key=lambda item: (-item[1], item[0]))
 
 
-def _hours(split: Split) -> float:
-    audio = MODALITIES.index("audio")
-    return sum(row["duration"] for row in split.rows if row["present"][audio]) / 3600
+def _hours(split: Made) -> float:
+    audible = split.columns["present"][:, MODALITIES.index("audio")]
+    return split.columns["duration"][audible].sum(dtype=np.float64) / 3600
 
 
 def _clips(n: int) -> str:

@@ -5,11 +5,13 @@ Every worker has a pipe to itself, so it is known which task a dead one had: a s
 
 import collections
 import contextlib
+import math
 import multiprocessing
 import multiprocessing.connection
 import os
 import signal
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -24,7 +26,11 @@ Done = Callable[[Task, Any], Iterable[Task]]  # takes a task and its result, giv
 
 
 class Crashed(Exception):
-    """The worker died, whatever of: a codec's fault, the system short of memory."""
+    """The worker died of the signal `number`, a codec's fault or the system short of memory; 0: it took too long."""
+
+    def __init__(self, number: int, text: str = ""):
+        super().__init__(text or f"signal {number}")
+        self.number = number
 
 
 class Worker:
@@ -36,10 +42,12 @@ class Worker:
         self._process.start()
         theirs.close()
         self.task: Task | None = None
+        self.ends = math.inf
 
-    def give(self, task: Task) -> None:
-        """Starts a task; `take` has its result."""
+    def give(self, task: Task, seconds: float) -> None:
+        """Starts a task; `take` has its result. It should be there after so many seconds."""
         self.task = task
+        self.ends = time.monotonic() + seconds
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it died meanwhile; `take` tells
             self.pipe.send(task)
 
@@ -52,7 +60,7 @@ class Worker:
             status = self._process.exitcode
             if status >= 0:  # it could not even start, which is no codec's fault; its traceback is on the terminal
                 raise RuntimeError(f"a worker process ended with status {status}") from None
-            raise Crashed(f"signal {-status}") from None
+            raise Crashed(-status) from None
         if kind == "raised":
             raise value
         return value
@@ -65,10 +73,14 @@ class Worker:
 
 
 class Pool:
-    """Up to `processes` workers. With `with`: they are gone at its end."""
+    """Up to `processes` workers. With `with`: they are gone at its end.
 
-    def __init__(self, processes: int):
+    A worker that takes longer than `seconds(task)` is killed.
+    """
+
+    def __init__(self, processes: int, seconds: Callable[[Task], float] = lambda task: math.inf):
         self._processes = processes
+        self._seconds = seconds
         self._workers: list[Worker] = []
 
     def __enter__(self) -> "Pool":
@@ -83,7 +95,7 @@ class Pool:
             worker.stop()
         self._workers = []
 
-    def run(self, tasks: Iterable[Task], done: Done, look: Callable[[], None]) -> list[tuple[Task, str]]:
+    def run(self, tasks: Iterable[Task], done: Done, look: Callable[[], None]) -> list[tuple[Task, Crashed]]:
         """Runs all tasks. Returns those whose worker died, with how it ended; the others are not disturbed.
 
         `look` is called several times a second and may raise to stop everything.
@@ -94,12 +106,15 @@ class Pool:
             self._hand_out(waiting, busy)
             ready = multiprocessing.connection.wait([worker.pipe for worker in busy], _LOOK)
             look()
-            for worker in [w for w in busy if w.pipe in ready]:
+            late = [w for w in busy if w.pipe not in ready and time.monotonic() > w.ends]
+            for worker in [w for w in busy if w.pipe in ready] + late:
                 busy.remove(worker)
                 try:
+                    if worker in late:
+                        raise Crashed(0, f"took longer than {self._seconds(worker.task):.0f} s")
                     waiting.extendleft(done(worker.task, worker.take()))
                 except Crashed as error:
-                    dead.append((worker.task, str(error)))
+                    dead.append((worker.task, error))
                     self._workers.remove(worker)
                     worker.stop()
         return dead
@@ -110,7 +125,8 @@ class Pool:
             if idle is None:
                 idle = Worker()
                 self._workers.append(idle)
-            idle.give(waiting.popleft())
+            task = waiting.popleft()
+            idle.give(task, self._seconds(task))
             busy.append(idle)
 
 

@@ -9,12 +9,15 @@ from mmr_jax.data.mixture import Joined, Mixed
 from mmr_jax.data.prepared.choose import Part, parse, rows_of
 from mmr_jax.data.prepared.folder import Folder
 from mmr_jax.data.prepared.inputs import STORED_AS
-from mmr_jax.data.prepared.split import PreparedSplit, Wanted, labelled_rows
+from mmr_jax.data.prepared.labelled import Labelled, LabelSet, labelled_rows
+from mmr_jax.data.prepared.split import PreparedSplit, Wanted
 from mmr_jax.data.source import Cached, Dataset, Source, complete
 from mmr_jax.data.unreadable import Tally, check_policy
 from mmr_jax.errors import UserError, nearest
 
 SPLITS = ("unlabelled", "labelled", "val", "test")
+_TESTS = ("test", "more_tests")
+LATER = {"pretrain": ("labelled", *_TESTS), "train": _TESTS}  # what these stages do not depend on
 
 
 def default_config() -> dict[str, Any]:
@@ -71,6 +74,7 @@ class _Chooser:
     def __init__(self, config: Mapping[str, Any], modalities: Mapping[str, Any]):
         self._config, self._modalities = config, modalities
         self._opened: dict[str, Folder] = {}
+        self._media: dict[tuple[str, str], Source] = {}
         self.tally = Tally(config["max_unreadable"])
         self.main = self.folder("")
         name, label = self.main.info["name"], config["label"]
@@ -88,29 +92,40 @@ class _Chooser:
     def split(self, text: str, field: str, labelled: bool) -> Source:
         """The source that `text` describes."""
         parts = parse(text, field)
+        if field != "data.unlabelled" and parts[0].weight:
+            raise UserError(f"{field} is {text!r}: weights are for data.unlabelled, which is drawn from as it is")
+        if not labelled and any(part.label for part in parts):
+            raise UserError(f"{field} is {text!r}: no labels are read here, so #{parts[0].label} means nothing")
         sources = [self._part(part, field, labelled) for part in parts]
         if parts[0].weight:
             return Mixed(sources, [part.weight for part in parts])
         return sources[0] if len(sources) == 1 else Joined(sources)
 
+    def media(self, folder: Folder, split: str) -> Source:
+        """All records of a split, whoever takes which of them."""
+        key = (str(folder.path), split)
+        if key not in self._media:
+            config = self._config
+            wanted = Wanted(self._modalities, config["text"], config["on_unreadable"], self.tally)
+            source = PreparedSplit(folder.split(split), wanted)
+            self._media[key] = Cached(source) if config["in_memory"] else source
+        return self._media[key]
+
     def _part(self, part: Part, field: str, labelled: bool) -> Source:
-        folder, config = self.folder(part.folder), self._config
-        split, label = folder.split(part.split), part.label or config["label"]
+        folder, task = self.folder(part.folder), self._config["label"]
+        split, label = folder.split(part.split), part.label or task
         rows = rows_of(part, len(split))
         if labelled:
             _check_label(folder, label, field)
-            if folder.classes[label] != self.main.classes[config["label"]]:
+            if folder.classes[label] != self.main.classes[task]:
                 raise UserError(f"{field}: the classes of {label!r} in {folder.path} are not those of data.label")
-            rows = labelled_rows(split, label, rows)
+            rows = labelled_rows(split.index, label, rows)
         if not len(rows):
             what = "labelled examples" if labelled else "examples"
             raise UserError(f"{field}: {part.split!r} of {folder.path} has no {what}")
-        task = (folder if labelled else self.main).info["label_sets"][label if labelled else config["label"]]
-        classes = len(self.main.classes[config["label"]])
-        labels = (label if labelled else "", classes, task["multilabel"])
-        reading = (config["text"], config["on_unreadable"], self.tally)
-        source = PreparedSplit(split, rows, Wanted(self._modalities, *labels, *reading))
-        return Cached(source) if config["in_memory"] else source
+        several = (folder if labelled else self.main).info["label_sets"][label if labelled else task]["multilabel"]
+        labels = LabelSet(label if labelled else "", len(self.main.classes[task]), several)
+        return Labelled(self.media(folder, part.split), split.index, rows, labels)
 
     def fingerprint(self) -> str:
         """Names the content of all folders."""

@@ -8,7 +8,7 @@ import numpy as np
 from mmr_jax.errors import UserError
 
 _PART = re.compile(
-    r"(?:(?P<folder>.+)/)?(?P<split>[\w-]+)(?:\[(?P<start>\d*)%?:(?P<stop>\d*)%?\])?(?:#(?P<label>[\w-]+))?(?:\*(?P<weight>[\d.]+))?"
+    r"(?:(?P<folder>.+)/)?(?P<split>[\w-]+)(?:\[(?:(?P<start>\d+)%)?:(?:(?P<stop>\d+)%)?\])?(?:#(?P<label>[\w-]+))?(?:\*(?P<weight>\d+(?:\.\d+)?))?"
 )
 
 

@@ -15,26 +15,23 @@ from mmr_jax.errors import UserError
 
 
 class Wanted(NamedTuple):
-    """What is read of an example: modalities (name -> config), a label set ("" for none), its number of classes, a text
-    set, and what to do with what cannot be read (see unreadable.py)."""
+    """What is read of an example: modalities (name -> config), a text set, and what to do with what cannot be read (see
+    unreadable.py)."""
 
     modalities: Mapping[str, Mapping[str, Any]]
-    label: str
-    classes: int
-    multilabel: bool
     text: str
     policy: str
     tally: Tally
 
 
 class PreparedSplit:
-    """The records of `rows` int64 [N] of a split."""
+    """All records of a split; labels are added by `labelled.Labelled`, here they are 0."""
 
-    def __init__(self, split: Split, rows: np.ndarray, wanted: Wanted):
-        self._split, self._rows, self._wanted, self.tally = split, rows, wanted, wanted.tally
+    def __init__(self, split: Split, wanted: Wanted):
+        self._split, self._wanted, self.tally = split, wanted, wanted.tally
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._split)
 
     def __getitem__(self, index: int) -> Record:
         if not 0 <= index < len(self):
@@ -48,24 +45,6 @@ class PreparedSplit:
 
     def draw(self, indices: Sequence[int] | np.ndarray, draws: np.ndarray) -> Batch:
         return self._batch(indices, unit(splitmix64(np.asarray(draws)[:, None], np.arange(CHANCES))))
-
-    def labels(self) -> tuple[np.ndarray, np.ndarray]:
-        """Labels and ids from the index, without the media."""
-        return self._labels(range(len(self))), np.arange(len(self), dtype=np.int32)
-
-    def _labels(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        dtype = np.float32 if self._wanted.multilabel else np.int32
-        return np.array([self._label(int(i)) for i in indices], dtype)
-
-    def _label(self, index: int) -> np.ndarray | int:
-        """The class, or float32 [C] of 0 and 1; of an example without labels 0."""
-        wanted, row = self._wanted, self._rows[index]
-        classes = labels_at(self._split, wanted.label, row) if wanted.label else np.zeros(0, np.int64)
-        if not wanted.multilabel:
-            return int(classes[0]) if len(classes) else 0
-        label = np.zeros(wanted.classes, np.float32)
-        label[classes] = 1.0
-        return label
 
     def _batch(self, indices: Sequence[int] | np.ndarray, chances: np.ndarray | None) -> Batch:
         """The records at `indices`, `chances` float64 [B, CHANCES] or None in evaluation."""
@@ -84,24 +63,24 @@ class PreparedSplit:
             "inputs": {m: np.zeros((size, *shape), dtype) for m, (shape, dtype) in shapes.items()},
             "present": {m: np.zeros(size, np.bool_) for m in names},
             "length": {m: np.zeros(size, np.int32) for m in names},
-            "label": self._labels(indices),
+            "label": np.zeros(size, np.int32),
             "weight": np.ones(size, np.float32),
             "id": np.array(indices, np.int32),
         }
 
     def _read(self, batch: Batch, place: int, index: int, chance: np.ndarray | None) -> bool:
         """Reads a record into row `place` of a blank batch; whether something of it could not be read."""
-        row, lost = int(self._rows[index]), []
+        lost = []
         try:
-            example = self._split[row]
+            example = self._split[index]
         except ValueError as error:
-            self._refuse(row, "it", error)
+            self._refuse(index, "it", error)
             lost, example = list(self._wanted.modalities), None
         for m, spec in self._wanted.modalities.items() if example else ():
             try:
                 length = self._write(batch["inputs"][m][place], example, spec, chance)
             except (OSError, ValueError, SyntaxError) as error:  # Pillow has all three
-                self._refuse(row, m, error)
+                self._refuse(index, m, error)
                 lost.append(m)
                 continue
             batch["length"][m][place], batch["present"][m][place] = length, length > 0
@@ -131,14 +110,3 @@ def _clear(batch: Batch, place: int, names: Iterable[str]) -> None:
     for m in names:
         batch["inputs"][m][place] = 0
         batch["length"][m][place], batch["present"][m][place] = 0, False
-
-
-def labels_at(split: Split, label: str, row: int) -> np.ndarray:
-    """Classes int [k] of a record in a label set."""
-    offset = split.index[f"offset-{label}"]
-    return split.index[f"label-{label}"][offset[row] : offset[row + 1]]
-
-
-def labelled_rows(split: Split, label: str, rows: np.ndarray) -> np.ndarray:
-    """Those of `rows` that have a label in a label set."""
-    return rows[np.diff(split.index[f"offset-{label}"])[rows] > 0]

@@ -17,7 +17,6 @@ _NAMES = (
     "grid",
     "imagenet_captions",
     "kinetics400",
-    "plain",
     "vggsound",
 )
 SETS = {name: f"mmr_jax.data.sets.{name}" for name in _NAMES}

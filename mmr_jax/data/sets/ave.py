@@ -20,7 +20,8 @@ COLUMNS = ("category", "video_id", "start_s", "end_s", "split")
 def listing(labels: Path, media: Path) -> Listing:
     """Splits by annotations_split.csv, else by the lists of each; Annotations.txt alone makes one split, "unsplit".
 
-    Labels are timed: the seconds outside of one are background. Metric top-1.
+    Labels are timed: the seconds outside of one are background. One without duration is left out, its clip is kept.
+    Metric top-1.
     """
     files = find_labels(labels, TITLE, ["annotations_split.csv"], *([n] for n in LISTS.values()), ["Annotations.txt"])
     table, *lists, everything = files
@@ -53,7 +54,8 @@ def _collect(rows: Iterator[tuple[Path, tables.Row]], found: Media) -> Collector
         times[video] += 1
         name = video if times[video] == 1 else f"{video}_{times[video]}"
         file = found.get(video, [f"{video}.mp4"])[0]
-        clip = Clip(name, split, file, source=video, labels={"labels": (Label(category, start, end),)})
+        labels = (Label(category, start, end),) if end > start else ()
+        clip = Clip(name, split, file, source=video, labels={"labels": labels})
         collected.add(clip, path.name, row.line, row.intact)
     return collected
 
@@ -79,9 +81,9 @@ def _notes(clips: list[Clip]) -> tuple[str, ...]:
     for clip in clips:
         splits.setdefault(clip.source, set()).add(clip.split)
     shared = sum(len(s) > 1 for s in splits.values())
-    empty = sum(clip.labels["labels"][0].end == clip.labels["labels"][0].start for clip in clips)
+    empty = sum(not clip.labels["labels"] for clip in clips)
     return (
         "labels: Tian et al. 2018, no licence stated; the videos belong to their uploaders",
         f"{len(clips)} annotations of {len(splits)} videos; {shared} videos stand in two splits, as published",
-        f"annotations without duration, background throughout: {empty}",
+        f"annotations without duration, background throughout, no label: {empty}",
     )

@@ -5,7 +5,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from mmr_jax.data.prepare import tables
-from mmr_jax.data.prepare.listing import Clip, Collector, Label, Listing, label_set
+from mmr_jax.data.prepare.listing import Clip, Collector, Label, Listing, encodable, label_set
 from mmr_jax.data.sets.files import Media, find_media, need
 from mmr_jax.errors import UserError
 from mmr_jax.seeds import fold_seed
@@ -82,12 +82,13 @@ def _of_alignments(paths: list[Path], labels: Path, found: Media) -> Iterator[_U
         parts = [part for part in path.relative_to(labels).parts[:-1] if part not in ("align", "alignments")]
         if not parts:
             raise UserError(f"{path} must lie in a folder named after its talker, as s1/align/{path.name}")
-        talker, name = parts[-1], path.stem
+        folder, stem = parts[-1], path.stem
+        talker, name = encodable(folder), encodable(stem)
         lines = [line.cells[-1] for line in tables.csv_rows(path, " ")]
         words = _words(" ".join(word for word in lines if word not in _SILENCE), str(path))
         split = "train" if fold_seed(0, "grid", talker, name) % 4 else "test"
-        files = [file for file in found.get(name, ()) if talker in PurePosixPath(file).parts]
-        media = files[0] if files else f"{talker}/{name}.mpg"
+        files = [file for file in found.get(stem, ()) if folder in PurePosixPath(file).parts]
+        media = files[0] if files else f"{folder}/{stem}.mpg"
         yield _Utterance(talker, name, words, split, media, tables.Row(1, [], True), path)
 
 

@@ -5,44 +5,17 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from mmr_jax.data.prepare.records import MODALITIES
-from mmr_jax.data.prepared.folder import Split
+from mmr_jax.data.prepared.index import Index
 from mmr_jax.data.validate.facts import FIRST, OVERLAP, SAME_ID, UNUSED, Case, Found
-from mmr_jax.errors import UserError
-
-Index = Mapping[str, np.ndarray]
-
-
-def check(split: Split, classes: Mapping[str, Sequence[str]]) -> None:
-    """UserError if the index cannot be that of the split: a column absent, of another length or out of range."""
-    wrong = _wrong(split.index, len(split), classes)
-    if wrong:
-        raise UserError(f"the index of split {split.name} is damaged ({wrong}); delete the folder and prepare it again")
-
-
-def _wrong(index: Index, size: int, classes: Mapping[str, Sequence[str]]) -> str:
-    wanted = {name: (size,) for name in ("id", "source", "duration")} | {"present": (size, len(MODALITIES))}
-    wanted |= {f"offset-{name}": (size + 1,) for name in classes}
-    for column, shape in wanted.items():
-        if column not in index or index[column].shape != shape:
-            found = index[column].shape if column in index else "absent"
-            return f"{column} is {found}, expected {shape}"
-    if not np.isfinite(index["duration"]).all():
-        return "duration has values that are no numbers"
-    for name, names in classes.items():
-        labels, offsets = index.get(f"label-{name}"), index[f"offset-{name}"]
-        if labels is None or offsets[0] != 0 or offsets[-1] != len(labels) or (np.diff(offsets) < 0).any():
-            return f"label-{name} and offset-{name} do not fit"
-        if len(labels) and not 0 <= labels.min() <= labels.max() < len(names):
-            return f"label-{name} has classes outside 0 to {len(names) - 1}"
-    return ""
 
 
 def lines(index: Index, rows: np.ndarray, label_sets: Sequence[str]) -> list[dict]:
     """The lines of these rows, as checks.against_index takes them."""
+    labels = {s: index.labels(s) for s in label_sets}
     return [
         {
             **{name: index[name][row] for name in ("id", "source", "present", "duration")},
-            "labels": {s: index[f"label-{s}"][slice(*index[f"offset-{s}"][row : row + 2])] for s in label_sets},
+            "labels": {s: classes[slice(*offsets[row : row + 2])] for s, (classes, offsets) in labels.items()},
         }
         for row in rows
     ]
@@ -57,7 +30,7 @@ def combinations(index: Index) -> dict[str, int]:
 
 def class_counts(index: Index, label_set: str, classes: int) -> np.ndarray:
     """int64 [classes]: how many labels of each class there are."""
-    return np.bincount(index[f"label-{label_set}"], minlength=classes)
+    return np.bincount(index.labels(label_set)[0], minlength=classes)
 
 
 def same_ids(indexes: Mapping[str, Index]) -> Found:

@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from array_record.python.array_record_data_source import ArrayRecordDataSource
 from rich.console import Console
 
 from mmr_jax.data.prepare.workers import Pool
 from mmr_jax.data.prepared.folder import Folder
-from mmr_jax.data.validate import columns, examples, reading, report
+from mmr_jax.data.validate import examples, reading, report
 from mmr_jax.data.validate.facts import DAMAGED
 from mmr_jax.data.validate.progress import Progress
 from mmr_jax.data.validate.read import Job
@@ -58,30 +57,10 @@ def validate(
 def _splits(folder: Folder) -> dict[str, Any]:
     """The splits, largest first, with their indexes checked."""
     names = [split["name"] for split in read_json(folder.path / "dataset_info.json")["splits"]]
-    try:
-        splits = [folder.split(name) for name in names]
-    except Exception:
-        _refuse_shards(folder.path)
-        raise
-    splits.sort(key=lambda split: (-len(split), split.name))
+    splits = sorted(map(folder.split, names), key=lambda split: (-len(split), split.name))
     for split in splits:
-        columns.check(split, folder.classes)
+        split.index.check()
     return {split.name: split for split in splits}
-
-
-def _refuse_shards(folder: Path) -> None:
-    """UserError naming the first shard that cannot be opened, such as one that is cut off, if there is any."""
-    broken, shards = [], sorted(folder.glob("*.array_record-*-of-*"))
-    for shard in shards:
-        try:
-            ArrayRecordDataSource(str(shard))
-        except Exception:  # array_record raises what it likes, with or without a message
-            broken.append(shard)
-    if broken:
-        raise UserError(
-            f"{len(broken)} of {len(shards)} shards cannot be opened, the first is {broken[0]}; nothing was read: "
-            "delete the folder and run mmr prepare again"
-        )
 
 
 def _rows(size: int, share: float) -> np.ndarray:

@@ -60,7 +60,7 @@ def _labels(name: str, classes: tuple[str, ...], info: Mapping, indexes: Mapping
     splits = {}
     for split, index in indexes.items():
         counts = columns.class_counts(index, name, len(classes))
-        labelled = int((np.diff(index[f"offset-{name}"]) > 0).sum())
+        labelled = int((np.diff(index.labels(name)[1]) > 0).sum())
         splits[split] = {"labelled": labelled, "counts": dict(zip(classes, counts.tolist(), strict=True))}
     return {"multilabel": info["label_sets"][name]["multilabel"], "splits": splits}
 

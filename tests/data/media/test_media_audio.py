@@ -2,6 +2,7 @@ import gc
 import pickle
 import struct
 import sys
+from fractions import Fraction
 
 import av
 import media_files as made
@@ -148,6 +149,43 @@ def test_late_sound_begins_with_silence(tmp_path):
     path = made.write_media(tmp_path / "a.mp4", made.steady(50), [made.tones(16000, 1.0)], 16000, delay=1.0)
     pcm = read_audio(path, 16000).pcm
     assert len(pcm) == 32000 and not pcm[:14900].any() and np.abs(pcm[16500:]).max() > 1000
+
+
+FILLED = "over a tenth is silence that was filled in"
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts"])
+def test_a_cut_that_holds_no_sample(tmp_path, name):
+    """Six seconds late; silence that is in the file is sound, what is filled in is none."""
+    codec = "mp2" if name == "a.ts" else "aac"
+    codecs, sound = ("libx264", codec), made.tones(48000, 3.0)
+    sound[:, 48000:96000] = 0
+    path = made.write_media(tmp_path / name, made.steady(225), [sound], 48000, codecs, delay=6.0)
+    for cut in ((0.0, 5.0), (1.0, 5.0), (0.5, 0.6)):
+        assert reason(path, *cut) == "no samples"
+    late, most = read_audio(path, 16000, 5.0, 7.0), read_audio(path, 16000, 5.95, 7.0)
+    assert len(late.pcm) == 32000 and FILLED in late.notes and not late.pcm[:15000].any() and late.pcm[17000:].any()
+    assert len(most.pcm) == 16800 and FILLED not in most.notes
+    silent = read_audio(path, 16000, 7.2, 7.8)
+    assert FILLED not in silent.notes and np.abs(silent.pcm.astype(int)).max() < 100
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts"])
+def test_a_cut_in_a_gap(tmp_path, name):
+    path, sound = tmp_path / name, made.tones(48000, 10.0)
+    with av.open(str(path), "w") as out:
+        track = made._audio_track(out, sound, 48000, "mp2" if name == "a.ts" else "aac")
+        size = track.codec_context.frame_size or 1152
+        for begin in range(0, sound.shape[1], size):
+            if not 2.0 <= begin / 48000 < 9.0:
+                frame = made._audio_frame(track, sound[:, begin : begin + size], 48000)
+                frame.pts, frame.time_base = begin, Fraction(1, 48000)
+                out.mux(track.encode(frame))
+        out.mux(track.encode())
+    assert reason(path, 3.0, 8.0) == "no samples"
+    part, little = read_audio(path, 16000, 1.0, 4.0), read_audio(path, 16000, 1.0, 2.1)
+    assert len(part.pcm) == 48000 and FILLED in part.notes and part.pcm[:14000].any() and not part.pcm[19000:].any()
+    assert FILLED not in little.notes
 
 
 def test_stereo_is_averaged(tmp_path):

@@ -219,6 +219,32 @@ def test_video_shorter_than_its_sound(tmp_path):
     assert reason(path, start=0.0, end=4.0) == "outside the file"
 
 
+@pytest.mark.parametrize("count", [1, 4])
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts"])
+def test_frames_from_outside_the_cut(tmp_path, name, count):
+    """A track that begins six seconds late, and one with a gap from 2 to 9 s."""
+    sound = [made.tones(48000, 10.0)]
+    codecs = ("libx264", "mp2" if name == "a.ts" else "aac")
+    late = made.write_media(tmp_path / f"late_{name}", made.steady(100), sound, 48000, codecs, lead=6.0)
+    assert reason(late, count, start=0.0, end=5.0) == "no frames"
+    assert reason(late, count, start=5.0, end=5.9) == "no frames"
+    found = read_frames(late, count, 0, 5.0, 7.0)
+    assert ((found.times >= 0.98) & (found.times < 2.04)).all()
+    assert len(read_frames(late, count, 0).jpegs) == count
+    frames = [(time, image) for time, image in made.steady(250) if not 2.0 <= time < 9.0]
+    gap = made.write_media(tmp_path / f"gap_{name}", frames, sound, 48000, codecs)
+    assert reason(gap, count, start=3.0, end=8.0) == "no frames"
+    assert (read_frames(gap, count, 0, 1.0, 2.5).times < 1.05).all()  # what of it is there
+
+
+def test_few_frames_per_second(tmp_path):
+    """A frame that is shown in the cut and begins before it; half a second is what one lasts."""
+    path = made.write_media(tmp_path / "a.mp4", [(i / 2, made.numbered(i)) for i in range(20)])
+    for start in (0.1, 3.2, 7.4, 9.0):
+        found = read_frames(path, 3, 0, start, start + 0.1)
+        assert set(numbers(found)) <= {round(2 * start), round(2 * (start + 0.1))}
+
+
 def test_two_video_tracks(tmp_path):
     path = tmp_path / "a.mkv"
     with av.open(str(path), "w") as out:

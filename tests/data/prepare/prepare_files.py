@@ -3,6 +3,7 @@
 import io
 import os
 import signal
+import time
 import wave
 from pathlib import Path
 
@@ -87,31 +88,47 @@ def mean_pixel(jpeg):
 
 
 class Deadly(str):
-    """A path that kills the first `times` processes that it is sent to, as a codec's fault would."""
+    """A path that kills the first `times` processes that it is sent to, by default as a codec's fault would.
 
-    def __new__(cls, path, counter, times):
+    `number` 0 has them sleep instead.
+    """
+
+    def __new__(cls, path, counter, times, number=signal.SIGSEGV):
         self = super().__new__(cls, path)
-        self.more = (str(counter), times)
+        self.more = (str(counter), times, int(number))
         return self
 
     def __reduce__(self):
         return _arrive, (str(self), *self.more, os.getpid())
 
 
-def _arrive(path, counter, times, home):
+def _arrive(path, counter, times, number, home):
     if os.getpid() != home:
         deaths = Path(counter).stat().st_size if Path(counter).exists() else 0
         if deaths < times:
             with open(counter, "ab") as file:
                 file.write(b".")
-            os.kill(os.getpid(), signal.SIGSEGV)
-    return Deadly(path, counter, times)
+            harm(number)
+    return Deadly(path, counter, times, number)
+
+
+def harm(number):
+    """Ends this process by a signal; 0: never returns."""
+    if number:
+        os.kill(os.getpid(), number)
+    time.sleep(1000)
 
 
 def fail_at_three(number):
     """A task for tests of the pool."""
     if number == 3:
-        os.kill(os.getpid(), signal.SIGSEGV)
+        harm(signal.SIGSEGV)
+    if number == 33:
+        harm(0)
     if number == 13:
         raise OSError(28, "No space left on device", "there")
     return number * number
+
+
+def die(*_):
+    harm(signal.SIGSEGV)

@@ -1,5 +1,7 @@
 """Workers that die, fail and are stopped."""
 
+import math
+
 import prepare_files as made
 import pytest
 
@@ -20,7 +22,7 @@ def test_only_the_task_of_a_dead_worker_is_lost():
 
     with Pool(2) as pool:
         dead = pool.run([(made.fail_at_three, (n,)) for n in range(7)], done, never)
-        assert dead == [((made.fail_at_three, (3,)), "signal 11")]
+        assert [(task[1], crash.number, str(crash)) for task, crash in dead] == [((3,), 11, "signal 11")]
         assert sorted(results) == [0, 1, 4, 16, 25, 36, 10_000]
         with pytest.raises(OSError, match="No space left") as error:  # as the task raised it
             pool.run([(made.fail_at_three, (13,))], done, never)
@@ -34,3 +36,16 @@ def test_look_stops_everything():
     with pytest.raises(Interrupted), Pool(1) as pool:
         pool.run([(made.fail_at_three, (1,))], lambda *_: [], look)
     assert pool._workers == []
+
+
+def test_a_task_that_takes_too_long_is_ended():
+    results = []
+
+    def done(task, result):
+        results.append(result)
+        return []
+
+    with Pool(2, lambda task: 1.0 if task[1] == (33,) else math.inf) as pool:
+        dead = pool.run([(made.fail_at_three, (n,)) for n in (1, 33, 2, 4)], done, never)
+    assert [(task[1], crash.number, str(crash)) for task, crash in dead] == [((33,), 0, "took longer than 1 s")]
+    assert sorted(results) == [1, 4, 16]

@@ -19,6 +19,22 @@ def test_real_label_files(shared, consistent, tree):
     ]
     assert "4143 annotations of 4097 videos; 18 videos stand in two splits, as published" in listing.notes
     assert listing.problems == []
+    labels = [label for clip in listing.clips for label in clip.labels["labels"]]
+    assert all(label.end > label.start for label in labels)
+    lines = (shared("metadata/ave") / "annotations_split.csv").read_text().splitlines()
+    empty = sum(float(start) == float(end) for *_, start, end, _ in (line.rsplit(",", 4) for line in lines[1:]))
+    assert len(listing.clips) - len(labels) == empty > 0
+    assert f"annotations without duration, background throughout, no label: {empty}" in listing.notes
+
+
+def test_an_event_without_duration_is_no_label(tree, consistent):
+    files = {"labels/Annotations.txt": "Bark&a&good&0&0\nBark&b&good&4&4\nBark&c&good&4&5\n"}
+    listing = consistent(load("ave", *tree(files)))
+    assert [(c.id, c.labels["labels"]) for c in listing.clips] == [
+        ("a", ()),
+        ("b", ()),
+        ("c", (Label("Bark", 4.0, 5.0),)),
+    ]
 
 
 def test_published_annotations_alone(shared, consistent, tree, tmp_path):

@@ -47,6 +47,13 @@ def test_published_alignments(tree, consistent):
     assert listing.label_sets["talker"].classes == ("s1", "s2")
 
 
+def test_names_that_are_no_utf8(tree):
+    folders = tree({"labels/s\udce9/align/\udce8.align": ALIGN, "media/s\udce9/\udce8.mpg": ""})
+    (clip,) = load("grid", *folders).clips
+    assert (clip.id, clip.source, clip.media) == ("s\\xe9_\\xe8", "s\\xe9/\\xe8.mpg", "s\udce9/\udce8.mpg")
+    assert clip.labels["talker"][0].name == "s\\xe9"
+
+
 def test_splits_of_alignments(tree):
     folders = tree({f"labels/s{t}/align/a{i}.align": ALIGN for t in range(8) for i in range(100)})
     clips = load("grid", *folders).clips

@@ -50,14 +50,6 @@ def test_a_folder_without_label_files_names_those_looked_for(tree, name):
     assert "\n" not in str(error.value)
 
 
-def test_plain(tree, consistent):
-    labels, media = tree({"labels/manifest.csv": "media,labels\nx.mp4,a\n"})
-    assert consistent(sets.load("plain", labels, media)).clips[0].media == "x.mp4"
-    tree({"labels/manifest.jsonl": '{"media": "y.mp4"}'})
-    with pytest.raises(UserError, match="keep one"):
-        sets.load("plain", labels, media)
-
-
 def test_label_files_cannot_name_media_elsewhere(tree):
     for video in ("../../x", "/x"):
         line = f'{video}, 0, 10, "/m/1"\n'

@@ -172,7 +172,7 @@ def test_a_shard_that_is_cut_off_is_named(tmp_path, size):
     folder = made.write(tmp_path / "zoo", made.clean())
     file = folder / "zoo-train.array_record-00001-of-00002"
     file.write_bytes(file.read_bytes()[:size])
-    with pytest.raises(UserError, match=rf"1 of 6 shards cannot be opened, the first is .*{file.name};"):
+    with pytest.raises(UserError, match=rf"\d+ of \d+ records cannot be read, the first is .*{file.name}: record \d"):
         validate(folder)
 
 
@@ -191,7 +191,7 @@ def test_index_and_records_that_disagree(tmp_path):
 def test_an_index_that_cannot_be_that_of_the_split_is_refused(tmp_path):
     folder = made.write(tmp_path / "zoo", made.clean())
     made.change_index(folder, "val", source=np.array(["a"]))
-    with pytest.raises(UserError, match=r"index of split val is damaged \(source is \(1,\), expected \(4,\)\)"):
+    with pytest.raises(UserError, match=r"index-val.npz is damaged \(source is \(1,\), expected \(4,\)\)"):
         validate(folder)
 
 

@@ -12,12 +12,15 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from mmr_jax.data.prepare.index import Made
+from mmr_jax.data.prepare.layout import INFO
 from mmr_jax.data.prepare.plan import Plan
-from mmr_jax.data.prepare.records import INFO, read_info
+from mmr_jax.data.prepare.records import read_info
+from mmr_jax.data.prepare.shards import facts_path
 from mmr_jax.errors import UserError
 from mmr_jax.files import read_json, write_text
 
@@ -56,12 +59,25 @@ def begin(work: Path, plan: Plan, media: Path) -> None:
     _check_same(work, {**plan.facts, "media": str(media.absolute())})
     for name in ("pieces", "facts", "set"):
         (work / name).mkdir(exist_ok=True)
-        for left in (work / name).glob("*.tmp-*"):  # of processes that were killed while they wrote
-            left.unlink()
+        _sweep(work / name)
+
+
+def forget(work: Path, plan: Plan, splits: Iterable[Made]) -> int:
+    """Has the shards in which clips are lost whole prepared again by the next run; how many they are."""
+    shards = [
+        shard
+        for split in splits
+        for shard, facts in zip(plan.shards(split.name), split.facts, strict=True)
+        if any(modality == "clip" for _, modality, _, _ in facts["problems"])
+    ]
+    for shard in shards:
+        facts_path(work, shard).unlink()
+    return len(shards)
 
 
 def publish(work: Path, out: Path) -> None:
     """The finished set becomes OUT, whole."""
+    _sweep(work / "set")
     (work / "set").rename(out)
     clear(work)
 
@@ -70,6 +86,12 @@ def clear(work: Path) -> None:
     """Removes what is left of the work on a set that is published."""
     if not (work / "set").exists():
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _sweep(folder: Path) -> None:
+    """Removes what processes left that were killed while they wrote."""
+    for left in folder.glob("*.tmp-*"):
+        left.unlink()
 
 
 def _lock(work: Path) -> int:
