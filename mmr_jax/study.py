@@ -7,9 +7,7 @@ only what it touches.
 """
 
 import functools
-import json
 import shutil
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,14 +26,19 @@ from mmr_jax.data.text import encode
 from mmr_jax.data.unreadable import Tally
 from mmr_jax.errors import UserError, nearest
 from mmr_jax.export import publish
-from mmr_jax.files import write_json
+from mmr_jax.files import read_json, write_json
 from mmr_jax.graph import Stage, build
 from mmr_jax.initial import check_weights
 from mmr_jax.models.model import Model, build_model
 from mmr_jax.robustness.subsets import all_subsets, subset_name
 from mmr_jax.seeds import fold_seed
 from mmr_jax.train import interrupt
+from mmr_jax.train.digests import content_digest
+from mmr_jax.train.ledger import NAME as LEDGER
+from mmr_jax.train.ledger import Ledger
 from mmr_jax.train.sharding import check_batch, make_mesh
+
+DONE = "done.json"
 
 
 class Study:
@@ -76,8 +79,8 @@ class Study:
 
     def record(self, stage: Stage) -> dict | None:
         """What a finished stage wrote down, or None."""
-        path = self.path(stage) / "done.json"
-        return json.loads(path.read_text()) if path.exists() else None
+        path = self.path(stage) / DONE
+        return read_record(path) if path.exists() else None
 
     # ---- data that stages share
 
@@ -105,6 +108,8 @@ class Study:
         clips = self.config.masd.clips
         if not clips or clips >= len(pool):
             return pool
+        if hasattr(pool, "order_at"):
+            raise UserError("masd.clips does not go with weights in data.unlabelled: a sample of clips has none")
         order = np.random.default_rng(fold_seed(seed, "distillation")).permutation(len(pool))
         return Subset(pool, np.sort(order[:clips]))
 
@@ -182,20 +187,25 @@ class Study:
             interrupt.check(f"the start of {stage.name}")
             if self.record(stage):
                 continue
-            begun = time.monotonic()
-            directory = self.path(stage)
-            directory.mkdir(parents=True, exist_ok=True)
-            tally = self.dataset.tally or Tally(0.0)
-            before = (tally.read, tally.lost)
-            facts = stage.run(self, stage, directory)
-            seconds = time.monotonic() - begun
-            if tally.lost > before[1]:
-                facts["unreadable"] = {"read": tally.read - before[0], "lost": tally.lost - before[1]}
-            finish(directory, {"name": stage.name, "seconds": round(seconds, 2), **facts})
+            seconds = self._run(stage)
             self.console.print(f"[{number}/{len(todo)}] {stage.name}: {seconds:.1f} s", markup=False, highlight=False)
         for stage in todo:  # prediction follows the config, also when the stage was finished by an earlier run
             if stage.kind == "export":
                 publish(self.workdir, self.path(stage) / "model")
+
+    def _run(self, stage: Stage) -> float:
+        """Run one stage and return its seconds, those of earlier sessions among them."""
+        directory = self.path(stage)
+        tally = self.dataset.tally or Tally(0.0)
+        before = (tally.read, tally.lost)
+        with Ledger(directory) as ledger:
+            facts = stage.run(self, stage, directory)
+            seconds, goodput = ledger.total()
+        if tally.lost > before[1]:
+            facts["unreadable"] = {"read": tally.read - before[0], "lost": tally.lost - before[1]}
+        spent = {kind: round(s, 2) for kind, s in goodput.items()}
+        finish(directory, {"name": stage.name, "seconds": round(seconds, 2), "goodput": spent, **facts})
+        return seconds
 
 
 def load_trained(study: Study, stage: Stage) -> dict:
@@ -204,6 +214,16 @@ def load_trained(study: Study, stage: Stage) -> dict:
 
 
 def finish(directory: Path, facts: dict) -> None:
-    """Mark a stage as finished, in one rename; its checkpoints are not needed any more."""
-    write_json(directory / "done.json", facts)
+    """Mark a stage as finished, in one rename; its checkpoints and its ledger are not needed any more."""
+    write_json(directory / DONE, {**facts, "blake2b": content_digest(facts)})
     shutil.rmtree(directory / "checkpoints", ignore_errors=True)
+    (directory / LEDGER).unlink(missing_ok=True)
+
+
+def read_record(path: Path) -> dict:
+    """What `finish` wrote; UserError if it is damaged. Older versions kept no digest: their records are taken."""
+    facts = read_json(path)
+    written = facts.pop("blake2b", None) if isinstance(facts, dict) else ""
+    if written is not None and content_digest(facts) != written:
+        raise UserError(f"{path} is damaged: delete {path.parent} and run the same command again")
+    return facts

@@ -128,7 +128,12 @@ def versions() -> dict[str, str]:
 def _timings(study: Study) -> list[dict]:
     records = [(stage, study.record(stage)) for stage in study.stages()]
     return [
-        {"name": s.name, "seconds": r["seconds"] if r else None, "status": "done" if r else "not run"}
+        {
+            "name": s.name,
+            "seconds": r["seconds"] if r else None,
+            "status": "done" if r else "not run",
+            "goodput": (r or {}).get("goodput"),
+        }
         for s, r in records
     ]
 

@@ -12,7 +12,18 @@ PAGES = (
     "README.md",
     *(
         f"docs/{name}.md"
-        for name in ("api", "data", "datasets", "extend", "findings", "masked", "scale", "study", "weights")
+        for name in (
+            "api",
+            "data",
+            "datasets",
+            "extend",
+            "findings",
+            "masked",
+            "reliability",
+            "scale",
+            "study",
+            "weights",
+        )
     ),
 )
 

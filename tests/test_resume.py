@@ -6,10 +6,9 @@ import time
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 import toy
 
-from mmr_jax.train.checkpoint import load_params
+from mmr_jax.train.checkpoint import examine, load_params
 
 
 def finished(process, code=0):
@@ -20,9 +19,7 @@ def finished(process, code=0):
 
 def last_state(directory):
     """The state and the best parameters in the last checkpoint of a run, as host arrays."""
-    with ocp.CheckpointManager(directory / "checkpoints") as manager:
-        assert manager.latest_step() == 20
-        return jax.tree.leaves(jax.tree.map(np.asarray, manager.restore(20, args=ocp.args.StandardRestore())))
+    return jax.tree.leaves(examine(directory / "checkpoints" / "20")[0])
 
 
 def test_a_killed_run_resumes_bit_for_bit(tmp_path):
@@ -31,7 +28,8 @@ def test_a_killed_run_resumes_bit_for_bit(tmp_path):
     assert len(lines) == 12  # rows of steps after the checkpoint at 10 are there, and must go
     with (tmp_path / "parts/metrics.jsonl").open("a") as file:
         file.write('{"step": 13, "loss": 0.')
-    assert finished(toy.run("tests/resume_fit.py", tmp_path, 0)).split()[-3:-1] == ["parts", "10"]
+    name, resumed, _ = finished(toy.run("tests/resume_fit.py", tmp_path, 0)).split()[-3:]
+    assert name == "parts" and resumed in ("5", "10")  # the save of step 10 may have been under way
     whole, parts = ((tmp_path / d / "metrics.jsonl").read_text() for d in ("whole", "parts"))
     assert whole == parts and len(whole.splitlines()) == 20
     toy.assert_same(load_params(tmp_path / "parts/params"), load_params(tmp_path / "whole/params"))
@@ -81,7 +79,8 @@ def test_an_interrupted_study_exits_with_75_and_resumes(tmp_path):
         whole, parts = tmp_path / "whole" / stage, tmp_path / "parts" / stage
         records = [json.loads((d / "done.json").read_text()) for d in (whole, parts)]
         for record in records:
-            record.pop("seconds"), record.pop("resumed_from", None)
+            for differs in ("seconds", "resumed_from", "goodput", "blake2b"):
+                record.pop(differs, None)
         assert records[0] == records[1]
         if (whole / "metrics.jsonl").exists():
             assert (whole / "metrics.jsonl").read_text() == (parts / "metrics.jsonl").read_text()

@@ -20,6 +20,7 @@ COMMANDS = {
     "finetune": "its probes and training stages, and what they need",
     "evaluate": "its evaluation stages, retrieval and reconstructions, and what they need",
     "report": "the report of a workdir, or of your own scores (--scores=matrix.csv or a folder of predictions)",
+    "verify": "whether all parameters, checkpoints and records of a workdir are what was written",
     "predict": "class probabilities from whatever modalities are given",
     "prepare": "media files and their labels or a manifest to a data set: frames, audio, text, ready to read",
     "validate-data": "what is in a prepared data set and what is wrong with it: tables and a page of pictures",

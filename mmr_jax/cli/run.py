@@ -1,5 +1,6 @@
 """mmr run: the whole study, from pretraining to the report. The same command resumes."""
 
+import contextlib
 from pathlib import Path
 
 from absl import flags
@@ -8,6 +9,7 @@ from rich.console import Console
 from mmr_jax import config as configs
 from mmr_jax.cli import options
 from mmr_jax.errors import UserError
+from mmr_jax.workdir_lock import locked
 
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "build everything, print sizes, run two steps, write nothing")
 SHAPES = flags.DEFINE_bool("shapes", False, "with --dry_run: on shapes alone; reads no data, allocates no model")
@@ -31,10 +33,12 @@ def _study(config, workdir: Path, changes: dict) -> None:
     from mmr_jax.study_report import report
     from mmr_jax.train import interrupt
 
-    study = Study(config, workdir)
-    study.ready()  # bad data, a bad model or too few devices are refused before anything is written
-    configs.write(workdir, config, changes)
-    with interrupt.handled():
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(interrupt.handled(ends_process=True))
+        study = Study(config, workdir)
+        study.ready()  # bad data, a bad model or too few devices are refused before anything is written
+        stack.enter_context(locked(workdir))
+        configs.write(workdir, config, changes)
         study.run(only=options.ONLY.value)
         if not options.ONLY.value:
             report(study, changes)
@@ -44,9 +48,11 @@ def _sweep(config, workdir: Path, changes: dict) -> None:
     from mmr_jax import sweep
     from mmr_jax.train import interrupt
 
-    sweep.check(config, workdir)
-    configs.write(workdir, config, changes)
-    with interrupt.handled():
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(interrupt.handled(ends_process=True))
+        sweep.check(config, workdir)
+        stack.enter_context(locked(workdir))
+        configs.write(workdir, config, changes)
         sweep.run(config, workdir, changes, Console())
 
 

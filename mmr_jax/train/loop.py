@@ -8,16 +8,17 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 from ml_collections import FrozenConfigDict
 
 from mmr_jax.data.pipeline import train_iterator
 from mmr_jax.data.source import Source
-from mmr_jax.errors import Diverged
+from mmr_jax.errors import Diverged, Interrupted
 from mmr_jax.objectives.base import Objective
 from mmr_jax.seeds import fold_seed
 from mmr_jax.train import interrupt, sharding
 from mmr_jax.train.checkpoint import Checkpoints
+from mmr_jax.train.ledger import Ledger
 from mmr_jax.train.log import MetricLog, StageProgress
 from mmr_jax.train.step import Program, TrainState, make_program
 
@@ -29,7 +30,7 @@ class Job:
     """One stage of training: from `params` (and `extra`) over `steps` steps of `objective`.
 
     `recipe` is a block of the config: optim, steps, batch_size, ema, average_every, average_from, log_every,
-    checkpoint_every, validate_every.
+    checkpoint_every, keep_last, keep_every, validate_every.
     `validate(params) -> float` is asked every `validate_every` steps (never when 0) and the best parameters are kept;
     without it the last ones are. `name` and `seed` are folded into everything random; jobs of one `data_name` (default:
     the name) see the same batches.
@@ -63,7 +64,7 @@ class Best:
 
 @dataclass
 class Outcome:
-    """What a stage leaves: parameters (host arrays), its best validation score and what it cost."""
+    """What a stage leaves: parameters (host arrays), its best validation score and what this session of it cost."""
 
     params: dict
     best_step: int
@@ -72,48 +73,72 @@ class Outcome:
     seconds: float
 
 
+@dataclass
+class _Position:
+    """Where a run stands: its state, the best so far (None where nothing is chosen), steps done, bad ones in a row.
+
+    `due`: the validation of the last step is still to come; a signal came in it.
+    """
+
+    state: TrainState
+    best: Best | None
+    step: int = 0
+    bad: int = 0
+    due: bool = False
+
+    def payload(self, whole: NamedSharding) -> dict:
+        """The tree that a checkpoint holds; its scalars are on every device."""
+
+        def scalar(value, dtype):
+            return jax.device_put(np.asarray(value, dtype), whole)
+
+        tree = {"state": self.state._asdict(), "bad": scalar(self.bad, np.int32), "due": scalar(self.due, np.int32)}
+        if self.best:
+            kept = (scalar(self.best.score, np.float32), scalar(self.best.step, np.int32))
+            tree["best"] = {"params": self.best.params, "score": kept[0], "step": kept[1]}
+        return tree
+
+    @classmethod
+    def of(cls, step: int, payload: dict):
+        """The inverse of `payload`."""
+        kept = payload.get("best")
+        best = kept and Best(kept["params"], float(kept["score"]), int(kept["step"]))
+        return cls(TrainState(**payload["state"]), best, step, int(payload["bad"]), bool(payload["due"]))
+
+
 def fit(job: Job, mesh: Mesh) -> Outcome:
-    """Run a job to its end, or from its newest checkpoint to its end."""
+    """Run a job to its end, or from its newest intact checkpoint to its end."""
     begun = time.monotonic()
     recipe = job.recipe
     sharding.check_batch(recipe.batch_size, mesh)
     average = (recipe.average_every, recipe.average_from)
     program = make_program(job.objective, recipe.optim, recipe.steps, recipe.ema, mesh, average)
-    checkpoints = Checkpoints(job.directory / "checkpoints")
-    state, best, start = _begin(job, program, checkpoints)
-    if start:
-        print(f"{job.name}: resumes from step {start} of {recipe.steps}")
-    log = MetricLog(job.directory, start)
-    progress = StageProgress(job.name, recipe.steps, start, recipe.batch_size)
-    try:
-        state = _run(job, program, mesh, state, best, start, checkpoints, log, progress)
-    finally:
-        log.close()
-        progress.close()
-        checkpoints.close()
-    chosen = job.validate and recipe.validate_every
-    kept = best.params if chosen else _averaged(state)
+    directory = job.directory / "checkpoints"
+    with Ledger(job.directory) as ledger, Checkpoints(directory, recipe.keep_last, recipe.keep_every) as checkpoints:
+        position = _begin(job, program, checkpoints, ledger)
+        start = position.step
+        if start:
+            print(f"{job.name}: resumes from step {start} of {recipe.steps}")
+        _run(job, program, mesh, position, checkpoints, ledger)
+        with ledger.spends("save"):
+            checkpoints.wait()
+        kept = position.best.params if position.best else _averaged(position.state)
     outcome = Outcome(jax.device_get(kept), recipe.steps, None, start, time.monotonic() - begun)
-    if chosen:
-        outcome.best_step, outcome.best_score = best.step, best.score
+    if position.best:
+        outcome.best_step, outcome.best_score = position.best.step, position.best.score
     return outcome
 
 
-def _begin(job: Job, program: Program, checkpoints: Checkpoints) -> tuple[TrainState, Best, int]:
-    """The first state, or that of the newest checkpoint."""
-    state = program.start(job.params, job.extra)
-    best = Best(jax.tree.map(jnp.copy, state.params))
-    restored = checkpoints.restore(_payload(state, best))
-    if restored is None:
-        return state, best, 0
-    step, payload = restored
-    kept = payload["best"]
-    return TrainState(**payload["state"]), Best(kept["params"], float(kept["score"]), int(kept["step"])), step
-
-
-def _payload(state: TrainState, best: Best) -> dict:
-    kept = {"params": best.params, "score": jnp.float32(best.score), "step": jnp.int32(best.step)}
-    return {"state": state._asdict(), "best": kept}
+def _begin(job: Job, program: Program, checkpoints: Checkpoints, ledger: Ledger) -> _Position:
+    """The first position, or that of the newest checkpoint."""
+    with ledger.spends("compile"):
+        state = program.start(job.params, job.extra)
+        chosen = job.validate and job.recipe.validate_every
+        first = _Position(state, Best(jax.tree.map(jnp.copy, state.params)) if chosen else None)
+    with ledger.spends("restore"):
+        restored = checkpoints.restore(first.payload(program.shardings.step))
+    ledger.resumed(restored[0] if restored else 0)
+    return _Position.of(*restored) if restored else first
 
 
 def _averaged(state: TrainState) -> dict:
@@ -121,29 +146,93 @@ def _averaged(state: TrainState) -> dict:
     return state.extra.get("average", state.extra.get("ema", state.params))
 
 
-def _run(job, program, mesh, state, best, start, checkpoints, log, progress) -> TrainState:
-    """Steps start .. recipe.steps. The metrics of a step are read after the next one is under way."""
-    recipe, pending, bad = job.recipe, None, 0
-    key = jax.random.key(fold_seed(job.seed, job.name))
-    batches = _batches(job, start)
-    for step in range(start, recipe.steps):
+def _run(job, program, mesh, position, checkpoints, ledger) -> None:
+    """Steps to the end. A signal may end the process without a word before the first step, and not after it."""
+    log = MetricLog(job.directory, position.step)
+    progress = StageProgress(job.name, job.recipe.steps, position.step, job.recipe.batch_size)
+    try:
+        _Loop(job, program, mesh, position, checkpoints, ledger, log, progress).run()
+    finally:
+        interrupt.FLAG.holding = False
+        log.close()
+        progress.close()
+
+
+@dataclass
+class _Loop:
+    """The steps of a job. The metrics of a step are read after the next one is under way."""
+
+    job: Job
+    program: Program
+    mesh: Mesh
+    at: _Position
+    checkpoints: Checkpoints
+    ledger: Ledger
+    log: MetricLog
+    progress: StageProgress
+    pending: tuple[int, dict] | None = None
+
+    def run(self) -> None:
+        recipe, every = self.job.recipe, self.job.recipe.validate_every
+        if self.at.due:
+            self._validate()
+        key = jax.random.key(fold_seed(self.job.seed, self.job.name))
+        batches = _batches(self.job, self.at.step)
+        while self.at.step < recipe.steps:
+            self._step(batches, key)
+            step = self.at.step
+            if self.at.best and (step % every == 0 or step == recipe.steps):
+                self._validate()
+            if interrupt.FLAG.raised:
+                self._stop()
+            if recipe.checkpoint_every and step % recipe.checkpoint_every == 0:
+                self._save()
+        self._read()
+
+    def _step(self, batches: dict[str, Iterator], key: jax.Array) -> None:
         waiting = time.monotonic()
-        batch = {name: sharding.put_batch(next(source), mesh) for name, source in batches.items()}
-        progress.waited += time.monotonic() - waiting
-        state, metrics = program.step(state, batch, key)
-        if pending is not None:
-            bad = _read(job, pending, bad, log, progress)
-        pending = (step + 1, metrics)
-        done = step + 1
-        if job.validate and recipe.validate_every and (done % recipe.validate_every == 0 or done == recipe.steps):
-            best.offer(_averaged(state), job.validate(_averaged(state)), done)
-        if interrupt.FLAG.raised or (recipe.checkpoint_every and done % recipe.checkpoint_every == 0):
-            bad, pending = _read(job, pending, bad, log, progress), None
-            checkpoints.save(done, _payload(state, best))
-            interrupt.check(f"{job.name}, step {done}, which is saved")
-    if pending is not None:
-        _read(job, pending, bad, log, progress)
-    return state
+        with self.ledger.spends("data"):
+            batch = {name: sharding.put_batch(next(source), self.mesh) for name, source in batches.items()}
+        self.progress.waited += time.monotonic() - waiting
+        with self.ledger.spends("step" if interrupt.FLAG.holding else "compile"):
+            state, metrics = self.program.step(self.at.state, batch, key)
+        interrupt.FLAG.holding = True
+        self.at.state, self.at.step = state, self.at.step + 1
+        self._read()
+        self.pending = (self.at.step, metrics)
+
+    def _validate(self) -> None:
+        """Offer the weights of this step; a signal within saves the step with its validation still to come."""
+        weights = _averaged(self.at.state)
+        self.at.due = True
+        try:
+            with self.ledger.spends("validate"):
+                score = self.job.validate(weights)
+        except Interrupted:
+            self._stop()
+            raise
+        self.at.due = False
+        self.at.best.offer(weights, score, self.at.step)
+
+    def _save(self) -> None:
+        self._read()
+        with self.ledger.spends("save"):
+            self.checkpoints.save(self.at.step, self.at.payload(self.program.shardings.step))
+        self.ledger.saved(self.at.step)
+
+    def _stop(self) -> None:
+        """After a signal: save, wait until it is on disk, and raise Interrupted."""
+        if interrupt.FLAG.holding:  # else this step is the one that was restored
+            self._save()
+            self.checkpoints.wait()
+        interrupt.check(f"{self.job.name}, step {self.at.step}, which is saved")
+
+    def _read(self) -> None:
+        """The metrics that are still to be read."""
+        if self.pending is not None:
+            with self.ledger.spends("step"):
+                self.at.bad = _read(self.job, self.pending, self.at.bad, self.log, self.progress)
+            self.pending = None
 
 
 def _batches(job: Job, start: int) -> dict[str, Iterator]:

@@ -27,7 +27,8 @@ def write_report(
     """Write index.html, report.md with pictures/, matrix.csv and report.json; returns their paths by kind.
 
     meta (all optional): title, modalities, train_subsets, baseline (a method), metric ("top1" | "map"), chance, config,
-    config_diff, versions, stages [{"name", "seconds", "status"}], notes, alpha {method: float},
+    config_diff, versions, notes, alpha {method: float},
+    stages [{"name", "seconds", "status", "goodput" {kind: seconds} or None}],
     reference_rows [{"name", subset: score}], accuracy_tables [{"title", "columns", "rows"}],
     retrieval [{"pretrain", "seed", "pairs": rows of `robustness.retrieval.search_pairs`}],
     reconstructions [{"pretrain", "normalized", "errors", "pictures": [{"title", "png": bytes}]}].

@@ -56,6 +56,7 @@ def _provenance(content: Content) -> list[Block | None]:
         tables.cells_used(content),
         tables.examples(content),
         tables.stages(content),
+        tables.goodput(content),
         _code(content, "Difference from the configuration file", "config_diff"),
         _code(content, "Configuration", "config"),
         _code(content, "Versions", "versions"),

@@ -164,6 +164,20 @@ def stages(content: Content) -> Table | None:
     return Table("Time per stage", ["Stage", "Time", "Status"], [*rows, ["Total", duration(total), "–"]])
 
 
+def goodput(content: Content) -> Table | None:
+    """What the seconds of the training stages went into."""
+    given = [s for s in content.meta.get("stages") or [] if (s.get("goodput") or {}).get("step")]
+    if not given:
+        return None
+    kinds = list(given[0]["goodput"])
+    rows = [[str(s["name"]), *(f"{s['goodput'].get(kind, 0.0):.1f}" for kind in kinds)] for s in given]
+    note = (
+        "Seconds over all sessions. data: waiting for batches; save: while training waited for it; lost: after the "
+        "last checkpoint of a session that was cut off; other: evaluation, loading, writing."
+    )
+    return Table("Where the time went", ["Stage", *kinds], rows, note)
+
+
 def extra(content: Content) -> list[Table]:
     """Extra tables of the caller, cell by cell as text."""
     given = content.meta.get("accuracy_tables") or []

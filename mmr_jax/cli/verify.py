@@ -1,0 +1,31 @@
+"""mmr verify: is everything that a workdir keeps what was written? Every digest is compared, nothing is changed."""
+
+from pathlib import Path
+
+from absl import flags
+
+from mmr_jax.errors import UserError
+
+WORKDIR = flags.DEFINE_string("workdir", None, "directory of the study, or of a sweep")
+
+
+def run() -> None:
+    """A table of all parameters, checkpoints, records and npz files; UserError if any of them is damaged."""
+    if not WORKDIR.value:
+        raise UserError("--workdir is missing; for example --workdir=runs/quickstart")
+    import jax
+
+    jax.config.update("jax_platforms", "cpu")  # the accelerator may be at work on this very study
+
+    from rich.console import Console
+
+    from mmr_jax.verify import verify
+
+    found = verify(Path(WORKDIR.value))
+    console = Console(highlight=False, soft_wrap=True)
+    for item in found:
+        console.print(f"{item.status:9s} {item.size:>9s}  {item.name}  {item.reason}".rstrip(), markup=False)
+    damaged = [item.name for item in found if item.status == "damaged"]
+    if damaged:
+        raise UserError(f"{len(damaged)} of {len(found)} are damaged, the first is {damaged[0]}")
+    console.print(f"{len(found)} checked, none is damaged", markup=False)
