@@ -19,9 +19,11 @@ def environment(dump: str) -> dict[str, str]:
     """Environment variables for a process that compiles for a TPU and writes the schedules to the folder `dump`.
 
     To be set before jax is imported: with libtpu installed and no TPU there, jax hangs unless told to use the CPU.
+    Flags that are in LIBTPU_INIT_ARGS already stay.
     """
     flags = f"--xla_jf_dump_to={dump} --xla_jf_dump_llo_text=true --xla_jf_dump_llo_pass_label_regex=.*final_bundles.*"
     own = {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
+    flags = f"{os.environ.get('LIBTPU_INIT_ARGS', '')} {flags}".strip()
     return {**os.environ, **own, "LIBTPU_INIT_ARGS": flags, "TPU_SCHEDULES": dump}
 
 
@@ -78,8 +80,8 @@ def _trips(loop: str, condition: list[str]) -> int:
 def _kernels(hlo: str) -> dict[str, int]:
     """Cycles of each kernel by its operation's name. Of equal kernels the compiler schedules one, which counts for
     all; a kernel without a schedule ends the program, for its cost is unknown."""
-    called = re.findall(r'%?([\w.\-]+) = .* custom_call_target="tpu_custom_call"(.*)', hlo)
-    bodies = {name: re.search(r'"body":"([^"]*)"', rest)[1] for name, rest in called}
+    called = [line for line in hlo.splitlines() if 'custom_call_target="tpu_custom_call"' in line]
+    bodies = {re.match(r"\s*(?:ROOT )?%?([\w.\-]+) = ", c)[1]: re.search(r'"body":"([^"]*)"', c)[1] for c in called}
     known = {bodies[name]: cycles for name, cycles in _schedules().items() if name in bodies}
     if missing := sorted(name for name, body in bodies.items() if body not in known):
         raise SystemExit(f"no schedule was written for the kernels {missing}: their cost is unknown")

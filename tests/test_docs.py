@@ -8,24 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = (
-    "README.md",
-    *(
-        f"docs/{name}.md"
-        for name in (
-            "api",
-            "data",
-            "datasets",
-            "extend",
-            "findings",
-            "masked",
-            "reliability",
-            "scale",
-            "study",
-            "weights",
-        )
-    ),
-)
+PAGES = ("README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")))
 
 
 @pytest.mark.parametrize("page", PAGES)

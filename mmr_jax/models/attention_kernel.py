@@ -3,8 +3,9 @@
 XLA writes the [T, T] logits of every head to memory and reads them back several times; at the 708 tokens in 16 heads
 of a CAV-MAE decoder that is most of the training step. The kernel holds the whole sequence of 128 channels (one or
 more heads) in the chip's own memory: nothing but q, k, v and the output moves. Its backward pass computes the softmax
-again, so it keeps nothing. Heads narrower than 128 channels are taken apart by zeroing the channels of the others,
-which costs nothing where the matrix unit is 128 wide anyway, and spares every transposition between layouts.
+again, so it keeps nothing but its output. Heads narrower than 128 channels are taken apart by zeroing the channels of
+the others, which costs nothing where the matrix unit is 128 wide anyway, and spares every transposition between
+layouts.
 """
 
 import functools
@@ -31,37 +32,29 @@ def grouped(x: jax.Array) -> jax.Array:
     return jnp.swapaxes(x.reshape(*x.shape[:-1], 3, groups, LANES), -3, -2).reshape(x.shape)
 
 
-@jax.custom_vjp
-def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
-    """x [B, T, C] + bias [C]. The bias's gradient is a product with ones, summed in float32: next to a kernel XLA has
-    nothing to fuse a plain sum with, and that one takes as long as a matrix product."""
-    return x + bias
-
-
-def _bias_gradient(_, gradient):
-    ones = jnp.ones(gradient.shape[:2], gradient.dtype)
-    found = jax.lax.dot_general(ones, gradient, (((0, 1), (0, 1)), ((), ())), preferred_element_type=jnp.float32)
-    return gradient, found.astype(gradient.dtype)
-
-
-add_bias.defvjp(lambda x, bias: (x + bias, None), _bias_gradient)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
 def kernel_attention(
-    qkv: jax.Array, mask: jax.Array, heads: int, causal: bool = False, interpret: bool = False
+    qkv: jax.Array, bias: jax.Array, mask: jax.Array, heads: int, causal: bool = False, interpret: bool = False
 ) -> jax.Array:
-    """`attention.plain_attention` of columns in `grouped` order; `interpret` runs it on any backend."""
-    return _forward(qkv, mask, heads, causal, interpret)[0]
+    """`attention.plain_attention` of qkv [B, T, 3D] + bias [3D], both in `grouped` order; `interpret` runs it anywhere.
+
+    The bias is an argument for its gradient's sake, which the kernel sums over the tokens in float32: next to a kernel
+    XLA has nothing to fuse a sum with, and alone that takes as long as three matrix products.
+    """
+    return _forward(qkv, bias, mask, heads, causal, interpret)[0]
 
 
-def _forward(qkv, mask, heads, causal, interpret):
-    bias = jnp.where(mask, 0.0, _HIDDEN).astype(jnp.float32)[:, None, :]
-    return _split(_attention_call, (qkv, bias), heads, causal, interpret), (qkv, bias)
+def _forward(qkv, bias, mask, heads, causal, interpret):
+    qkv = qkv + bias.astype(qkv.dtype)
+    hidden = jnp.where(mask, 0.0, _HIDDEN).astype(jnp.float32)[:, None, :]
+    out = _split(_attention_call, (qkv, hidden), heads, causal, interpret)
+    return out, (qkv, hidden, out, bias)
 
 
 def _backward(heads, causal, interpret, saved, gradient):
-    return _split(_gradient_call, (*saved, gradient), heads, causal, interpret), None
+    *saved, bias = saved
+    found, sums = _split(_gradient_call, (*saved, gradient), heads, causal, interpret)
+    return found, jnp.sum(sums, axis=(0, 1)).astype(bias.dtype), None
 
 
 kernel_attention.defvjp(_forward, _backward)
@@ -73,7 +66,7 @@ def batch_axes() -> tuple[str, ...]:
     return tuple(a for a in _BATCH_AXES if not mesh.empty and mesh.shape.get(a, 1) > 1)
 
 
-def _split(call, arrays, *static) -> jax.Array:
+def _split(call, arrays, *static):
     """`call(*arrays, *static)` on each device's own examples: the compiler cannot split a kernel."""
     axes = batch_axes()
     if not axes:
@@ -85,30 +78,40 @@ def _split(call, arrays, *static) -> jax.Array:
     return own(*arrays)
 
 
-def _attention_call(qkv, bias, heads, causal, interpret):
-    return _call(_attention, (qkv, bias), LANES, heads, causal, interpret)
+def _attention_call(qkv, hidden, heads, causal, interpret):
+    out = jax.ShapeDtypeStruct((*qkv.shape[:2], qkv.shape[2] // 3), qkv.dtype)
+    return _call(_attention, (qkv, hidden), out, heads, causal, interpret)
 
 
-def _gradient_call(qkv, bias, gradient, heads, causal, interpret):
-    return _call(_gradient, (qkv, bias, gradient), 3 * LANES, heads, causal, interpret)
+def _gradient_call(qkv, hidden, made, gradient, heads, causal, interpret):
+    """The gradient of qkv, and its sums over the tokens of each program float32 [programs, 1, 3D]."""
+    sums = jax.ShapeDtypeStruct((_programs(*qkv.shape[:2]), 1, qkv.shape[2]), jnp.float32)
+    out = (jax.ShapeDtypeStruct(qkv.shape, qkv.dtype), sums)
+    return _call(_gradient, (qkv, hidden, made, gradient), out, heads, causal, interpret)
 
 
-def _call(kernel, arrays, columns, heads, causal, interpret):
-    """Run a kernel for some examples at a time and each group of columns; it gives `columns` for each group."""
-    batch, length, width = arrays[0].shape[0], arrays[0].shape[1], arrays[0].shape[2] // 3
-    together = max(n for n in range(1, max(1, _ROWS // length) + 1) if batch % n == 0)
+def _programs(batch: int, length: int) -> int:
+    """Into how many programs the examples go: one takes as many as `_ROWS` tokens hold, at least one."""
+    return batch // max(n for n in range(1, max(1, _ROWS // length) + 1) if batch % n == 0)
+
+
+def _call(kernel, arrays, out, heads, causal, interpret):
+    """Run a kernel for some examples at a time and each group of columns; `out` says what comes out."""
+    qkv, hidden, *others = arrays
+    programs, width = _programs(*qkv.shape[:2]), qkv.shape[2] // 3
     groups = width // LANES
 
-    def block(n):
-        return pl.BlockSpec((together, length, n), lambda b, j: (b, 0, j))
+    def block(x, columns=groups):
+        """A program's share of the batch, and of the columns if they go by groups."""
+        size = (x.shape[0] // programs, x.shape[1], x.shape[2] // columns)
+        return pl.BlockSpec(size, lambda b, j: (b, 0, j if columns == groups else 0))
 
-    bias = pl.BlockSpec((together, 1, length), lambda b, j: (b, 0, 0))
     return pl.pallas_call(
         functools.partial(kernel, dim=width // heads, causal=causal),
-        grid=(batch // together, groups),
-        in_specs=[block(3 * LANES), bias, block(LANES)][: len(arrays)],
-        out_specs=block(columns),
-        out_shape=jax.ShapeDtypeStruct((batch, length, groups * columns), arrays[0].dtype),
+        grid=(programs, groups),
+        in_specs=[block(qkv), block(hidden, 1), *map(block, others)],
+        out_specs=jax.tree.map(block, out),
+        out_shape=out,
         compiler_params=pltpu.CompilerParams(
             dimension_semantics=("parallel", "arbitrary"), vmem_limit_bytes=100 * 2**20
         ),
@@ -129,9 +132,9 @@ def _only(x: jax.Array, head: int, dim: int) -> jax.Array:
     return jnp.where((lane >= head * dim) & (lane < (head + 1) * dim), x, jnp.zeros_like(x))
 
 
-def _exponentials(q, k, bias, dim, causal) -> tuple[jax.Array, jax.Array]:
+def _exponentials(q, k, hidden, dim, causal) -> tuple[jax.Array, jax.Array]:
     """Of one head (k has only its channels): exp(logits - maximum) float32 [T, T], and 1 / its sums [T, 1]."""
-    logits = _dot(q, k, transposed=True) * dim**-0.5 + bias
+    logits = _dot(q, k, transposed=True) * dim**-0.5 + hidden
     if causal:
         row, column = (jax.lax.broadcasted_iota(jnp.int32, logits.shape, axis) for axis in (0, 1))
         logits = jnp.where(column <= row, logits, _HIDDEN)
@@ -145,30 +148,37 @@ def _parts(ref, i: int) -> tuple[jax.Array, jax.Array, jax.Array]:
     return tuple(ref[i, :, n * LANES : (n + 1) * LANES] for n in range(3))
 
 
-def _attention(qkv_ref, bias_ref, out_ref, *, dim, causal):
+def _attention(qkv_ref, hidden_ref, out_ref, *, dim, causal):
     for i in range(qkv_ref.shape[0]):
         q, k, v = _parts(qkv_ref, i)
         out = jnp.zeros(q.shape, jnp.float32)
         for head in range(LANES // dim):
-            e, scale = _exponentials(q, _only(k, head, dim), bias_ref[i], dim, causal)
+            e, scale = _exponentials(q, _only(k, head, dim), hidden_ref[i], dim, causal)
             out += _dot(e.astype(v.dtype), _only(v, head, dim)) * scale
         out_ref[i] = out.astype(out_ref.dtype)
 
 
-def _gradient(qkv_ref, bias_ref, g_ref, out_ref, *, dim, causal):
-    """dk and dv come out transposed, [dim, T] = q.T @ ds: so the large [T, T] never is."""
+def _gradient(qkv_ref, hidden_ref, made_ref, g_ref, out_ref, sums_ref, *, dim, causal):
+    """dq, dk and dv come out transposed, [dim, T]: few rows pass the matrix unit, and the large [T, T] never is turned.
+
+    sum(p * dp) over the keys is the product of the output (`made_ref`) and its gradient, summed over the channels.
+    """
+    sums = jnp.zeros(sums_ref.shape[1:], jnp.float32)
     for i in range(qkv_ref.shape[0]):
         (q, k, v), g = _parts(qkv_ref, i), g_ref[i]
-        q_t, g_t, dq, dk_t, dv_t = q.T, g.T, jnp.zeros(q.shape, jnp.float32), [], []
+        along = g.astype(jnp.float32) * made_ref[i].astype(jnp.float32)
+        q_t, k_t, g_t, dq_t, dk_t, dv_t = q.T, k.T, g.T, [], [], []
         for head in range(LANES // dim):
             own, channels = _only(k, head, dim), slice(head * dim, (head + 1) * dim)
-            e, scale = _exponentials(q, own, bias_ref[i], dim, causal)
+            e, scale = _exponentials(q, own, hidden_ref[i], dim, causal)
             p = e * scale
             dp = _dot(g, _only(v, head, dim), transposed=True)
-            ds = (p * (dp - jnp.sum(p * dp, axis=1, keepdims=True))).astype(q.dtype)
-            dq += _dot(ds, own)
+            ds = (p * (dp - jnp.sum(_only(along, head, dim), axis=1, keepdims=True))).astype(q.dtype)
+            dq_t.append(_dot(k_t[channels], ds, transposed=True))
             dk_t.append(_dot(q_t[channels], ds))
             dv_t.append(_dot(g_t[channels], p.astype(q.dtype)))
-        parts = dq * dim**-0.5, jnp.concatenate(dk_t).T * dim**-0.5, jnp.concatenate(dv_t).T
+        parts = jnp.concatenate(dq_t).T * dim**-0.5, jnp.concatenate(dk_t).T * dim**-0.5, jnp.concatenate(dv_t).T
         for n, part in enumerate(parts):
             out_ref[i, :, n * LANES : (n + 1) * LANES] = part.astype(out_ref.dtype)
+        sums += jnp.concatenate([jnp.sum(part, axis=0, keepdims=True) for part in parts], axis=1)
+    sums_ref[0] = sums

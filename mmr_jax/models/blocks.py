@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 
 from mmr_jax.models.attention import plain_attention, uses_kernel
-from mmr_jax.models.attention_kernel import add_bias, grouped, kernel_attention
+from mmr_jax.models.attention_kernel import grouped, kernel_attention
 
 
 def gelu(x: jax.Array) -> jax.Array:
@@ -51,8 +51,9 @@ class Attention(nnx.Module):
     def __call__(self, x: jax.Array, mask: jax.Array) -> jax.Array:
         """tokens [B, T, D], mask bool [B, T] -> [B, T, D]."""
         if uses_kernel(self.implementation, x.shape, self.heads, self.qkv.dtype):
-            kernel, bias = (grouped(p[...]).astype(self.qkv.dtype) for p in (self.qkv.kernel, self.qkv.bias))
-            return self.out(kernel_attention(add_bias(x @ kernel, bias), mask, self.heads, self.causal))
+            kernel, bias = (grouped(p[...]) for p in (self.qkv.kernel, self.qkv.bias))
+            qkv = x @ kernel.astype(self.qkv.dtype)
+            return self.out(kernel_attention(qkv, bias, mask, self.heads, self.causal))
         return self.out(plain_attention(self.qkv(x), mask, self.heads, self.causal))
 
 

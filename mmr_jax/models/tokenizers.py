@@ -121,7 +121,8 @@ class Spectrogram(Tokenizer):
         if rng is not None and cfg.get("augment"):
             valid = self.own_frames(length) if cfg.padding == "masked" else None
             mel = augment.spectrogram(mel, rng, valid, fill=cfg.fill, **cfg.augment)
-        return patchify(mel[..., None], tuple(cfg.patch_size))
+        # As an array of its own: sums over a patch that are fused into its cutting are slow on TPUs.
+        return jax.lax.optimization_barrier(patchify(mel[..., None], tuple(cfg.patch_size)))
 
     def tokens_seen(self, length):
         """Patches are time-major, so a clip's valid patches come first; a touched patch counts."""
@@ -152,10 +153,12 @@ class Image(Tokenizer):
         self.patch_dim = math.prod(cfg.patch_size) * cfg.channels
         super().__init__(name, cfg, tower, rngs)
 
+    def patches(self, raw, length, rng):
+        if raw.ndim == 5:  # first of all: what follows then reads one frame, not all of them
+            raw = _one_frame(raw, None if rng is None else jax.random.fold_in(rng, 1))
+        return super().patches(raw, length, rng)
+
     def prepare(self, raw, length, rng):
-        if raw.ndim == 5:
-            key = None if rng is None else jax.random.fold_in(rng, 1)
-            raw = _one_frame(raw, key)
         x = _seen(self, raw, rng)
         changes = {k: v for k, v in (self.cfg.get("augment") or {}).items() if k not in crop.FIELDS}
         if rng is not None and changes:
