@@ -87,7 +87,7 @@ def test_visible_tokens_of_masked_pretraining(tmp_path, changes, expected):
 
 def test_shapes_alone_open_no_source(tmp_path, monkeypatch):
     """Balanced sampling reads the labels when it is made."""
-    monkeypatch.setattr("mmr_jax.data.balanced.labels_of", lambda *_: pytest.fail("labels are read"))
+    monkeypatch.setattr("mmr_jax.data.balanced.classes_of", lambda *_: pytest.fail("labels are read"))
     changes = {"finetune.balanced": True, "study.methods": ("finetune",), "study.export": ""}
     study = make(tmp_path, {**SMALL, **SIZES, **BATCHES, **changes})
     assert "finetune/audio" in told(study, shapes_only=True)
@@ -108,13 +108,13 @@ def test_shapes_depend_on_no_device(tmp_path):
 
 
 def test_announced_data_ends_a_real_dry_run_with_one_line(tmp_path):
-    config = configs.base("announced", MODALITIES)
-    sizes = {f"data.{split}": 16 for split in ("unlabelled", "labelled", "test")}
+    config = configs.base("prepared", MODALITIES)
+    sizes = {f"data.sizes.{split}": 16 for split in ("unlabelled", "labelled", "test")}
     for field, value in {**SMALL, **BATCHES, **sizes, "data.dataset": "kinetics400"}.items():
         configs.set_field(config, field, value)
     study = Study(config, tmp_path)
     assert "kinetics400" in told(study, shapes_only=True)
-    with pytest.raises(UserError, match="Kinetics-400 has no prepared media"):
+    with pytest.raises(UserError, match="data.folder is empty: Kinetics-400"):
         told(study)
 
 

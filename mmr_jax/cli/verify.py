@@ -2,17 +2,13 @@
 
 from pathlib import Path
 
-from absl import flags
-
+from mmr_jax.cli.options import WORKDIR, require
 from mmr_jax.errors import UserError
-
-WORKDIR = flags.DEFINE_string("workdir", None, "directory of the study, or of a sweep")
 
 
 def run() -> None:
     """A table of all parameters, checkpoints, records and npz files; UserError if any of them is damaged."""
-    if not WORKDIR.value:
-        raise UserError("--workdir is missing; for example --workdir=runs/quickstart")
+    workdir = Path(require(WORKDIR.value, "workdir", "runs/quickstart"))
     import jax
 
     jax.config.update("jax_platforms", "cpu")  # the accelerator may be at work on this very study
@@ -21,7 +17,7 @@ def run() -> None:
 
     from mmr_jax.verify import verify
 
-    found = verify(Path(WORKDIR.value))
+    found = verify(workdir)
     console = Console(highlight=False, soft_wrap=True)
     for item in found:
         console.print(f"{item.status:9s} {item.size:>9s}  {item.name}  {item.reason}".rstrip(), markup=False)
