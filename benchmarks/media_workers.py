@@ -12,10 +12,10 @@ import grain
 from absl import flags
 from rich.table import Table
 
-from mmr_jax.data.pipeline import batch_at, train_iterator
+from mmr_jax.data.pipeline import AHEAD, batch_at, train_iterator
 from mmr_jax.data.source import Batch, Source
 
-BATCH, AHEAD = 32, 4
+BATCH = 32
 TICK = os.sysconf("SC_CLK_TCK")
 
 
@@ -34,7 +34,7 @@ def run(source: Source, threads: int, processes: int, steps: int) -> tuple[float
     warm = AHEAD * max(1, processes) + threads
     stop = 2 * warm + steps  # what is read ahead in the end is paid for, as that in the beginning is not
     batches = in_processes(source, stop, processes) if processes else None
-    batches = batches or train_iterator(source, BATCH, 0, 0, stop, threads=threads, prefetch=AHEAD)
+    batches = batches or train_iterator(source, BATCH, 0, 0, stop, threads=threads)
     for _ in range(warm):
         next(batches)
     wall, spent = time.perf_counter(), _spent()

@@ -1,1 +1,1 @@
-"""Data: random-access sources of multimodal records, and the pipelines that batch them. No jax in here."""
+"""Data: random-access sources of multimodal records, and the pipelines that batch them. Only `validate` runs jax."""

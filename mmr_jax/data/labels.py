@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mmr_jax.data.source import Batch, Record, Source, View, labels_of
+from mmr_jax.data.source import Batch, Record, Source, View, labels_of, ragged
 from mmr_jax.errors import UserError
 
 
@@ -41,8 +41,7 @@ class Relabelled(View):
         return self._labels[self._rows(ids)], ids
 
     def classes(self) -> tuple[np.ndarray, np.ndarray]:
-        label = self.labels()[0]
-        return np.nonzero(label)[1], np.concatenate([[0], np.cumsum((label > 0).sum(1))])
+        return ragged(self.labels()[0])
 
     def _relabelled(self, batch: Batch) -> Batch:
         return {**batch, "label": self._labels[self._rows(batch["id"])]}

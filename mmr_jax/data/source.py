@@ -131,7 +131,11 @@ def classes_of(source: Source) -> tuple[np.ndarray, np.ndarray]:
     """
     if hasattr(source, "classes"):
         return source.classes()
-    labels = labels_of(source)[0]
+    return ragged(labels_of(source)[0])
+
+
+def ragged(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(classes, offsets) of labels int [N] or float [N, C], see `classes_of`."""
     if labels.ndim == 1:
         return labels, np.arange(len(labels) + 1)
     return np.nonzero(labels)[1], np.concatenate([[0], np.cumsum((labels > 0).sum(1))])

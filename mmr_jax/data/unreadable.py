@@ -19,6 +19,15 @@ class Tally:
         self.limit, self.read, self.lost = limit, 0, 0
         self._told: set[str] = set()
 
+    @property
+    def counts(self) -> tuple[int, int]:
+        """(read, lost)."""
+        return self.read, self.lost
+
+    def begin(self, read: int = 0, lost: int = 0) -> None:
+        """Count on from here: a stage from nothing, a resumed one from what it had counted at its checkpoint."""
+        self.read, self.lost = read, lost
+
     def tell(self, line: str) -> None:
         """Print what could not be read, the first time."""
         if line not in self._told:

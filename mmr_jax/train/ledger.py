@@ -48,8 +48,13 @@ class Ledger:
     def _now(self) -> dict:
         return self._sessions[-1]
 
-    def _write(self) -> None:
+    def _clock(self) -> float:
+        """Seconds of this session up to now."""
         self._now["seconds"] = time.monotonic() - self._now["begun"]
+        return self._now["seconds"]
+
+    def _write(self) -> None:
+        self._clock()
         if jax.process_index() == 0:
             write_json(self._path, self._sessions)
 
@@ -62,11 +67,10 @@ class Ledger:
         finally:
             self._now["spent"][kind] = self._now["spent"].get(kind, 0.0) + time.monotonic() - begun
 
-    def saved(self, step: int) -> None:
-        """Note the account at a checkpoint."""
-        self._write()
+    def saved(self, step: int, unreadable: tuple[int, int] = (0, 0)) -> None:
+        """Note the account at a checkpoint, and how many examples were read up to it and could not be (see Tally)."""
         saved = self._now["saved"]
-        saved[str(step)] = {"seconds": self._now["seconds"], "spent": dict(self._now["spent"])}
+        saved[str(step)] = {"seconds": self._clock(), "spent": dict(self._now["spent"]), "unreadable": unreadable}
         for old in list(saved)[:-_KEPT]:
             del saved[old]
         self._write()
@@ -80,6 +84,12 @@ class Ledger:
         before["spent"] = {**kept["spent"], "lost": before["seconds"] - kept["seconds"]}
         before["settled"] = True
         self._write()
+
+    def unreadable(self, step: int) -> tuple[int, int]:
+        """What `saved` was told at a checkpoint, the last time; zeros where no session remembers it."""
+        notes = (s["saved"][str(step)] for s in reversed(self._sessions) if str(step) in s["saved"])
+        read, lost = next(notes, {}).get("unreadable", (0, 0))
+        return read, lost
 
     def total(self) -> tuple[float, dict[str, float]]:
         """(seconds, {kind: seconds}) over all sessions up to now; `other` is what belongs to no kind."""

@@ -9,6 +9,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from PIL import Image
 
 from mmr_jax.data.prepare.records import Encoder, Schema
+from mmr_jax.data.prepared.folder import Folder
 
 CLASSES = {"labels": ("cat", "dog", "owl"), "sounds": ("bark", "hoot")}
 RATE = 1000
@@ -62,6 +63,25 @@ def write(folder, splits, name="zoo", shards=2, digest="0"):
     info |= dict(settings={"rate": RATE}, texts=["text", "no_label"], notes=["Made here."], splits={}, digest=digest)
     (folder / "prepared.json").write_text(json.dumps(info))
     return folder
+
+
+def damage(folder, split, row):
+    """Flips one bit where it damages record `row` and no other; the shard."""
+    file, _ = Folder(folder).split(split)._shard(row)
+    data = file.read_bytes()
+    for place in range(0, len(data), 500):
+        file.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+        records = Folder(folder).split(split)
+        if [i for i in range(len(records)) if not _readable(records, i)] == [row]:
+            return file
+    raise AssertionError("no place found")
+
+
+def _readable(records, row):
+    try:
+        return bool(records[row])
+    except ValueError:
+        return False
 
 
 def _write_index(folder, split, examples):

@@ -59,7 +59,7 @@ def test_a_batch_is_a_pure_function_of_seed_and_step_on_any_number_of_hosts():
     for step in range(4):
         whole = pipeline.batch_at(source, 8, 5, step)
         assert whole["id"].tolist() == (100 + source.order_at(5, np.arange(8 * step, 8 * step + 8))).tolist()
-        parts = [pipeline.batch_at(source, 8, 5, step, host, 4) for host in range(4)]
+        parts = [pipeline.batch_at(source, 8, 5, step, rows) for rows in np.split(np.arange(8), 4)]
         assert_same(map_batch(lambda a: a[2:4], whole), parts[1])
     later = list(pipeline.train_iterator(source, 8, 5, 2, 4))
     assert_same(later[1], pipeline.batch_at(source, 8, 5, 3))

@@ -55,7 +55,7 @@ def test_batch_is_a_pure_function_of_seed_and_step():
 def test_hosts_load_slices_of_one_global_batch():
     source = Numbers(30)
     for step in range(5):
-        parts = [pipeline.batch_at(source, 8, 5, step, host, 4) for host in range(4)]
+        parts = [pipeline.batch_at(source, 8, 5, step, rows) for rows in np.split(np.arange(8), 4)]
         assert_same(pipeline.batch_at(source, 8, 5, step), concatenated(parts))
 
 
@@ -100,7 +100,7 @@ def test_unreadable_record_ends_the_iteration_with_its_id(threads):
 @pytest.mark.parametrize("hosts", [1, 3, 4])
 @pytest.mark.parametrize("size", [1, 23, 24, 25])
 def test_evaluation_sees_every_record_once(hosts, size):
-    per_host = [list(pipeline.eval_batches(Numbers(size), 12, host, hosts)) for host in range(hosts)]
+    per_host = [list(pipeline.eval_batches(Numbers(size), 12, np.arange(host, 12, hosts))) for host in range(hosts)]
     assert len({len(batches) for batches in per_host}) == 1
     batches = [batch for host in per_host for batch in host]
     assert {batch["inputs"]["a"].shape for batch in batches} == {(12 // hosts, 4)}
@@ -121,9 +121,7 @@ def test_padding_leaves_the_cached_arrays_alone():
 
 def test_what_cannot_be_batched_is_refused_at_once():
     for call in (pipeline.train_iterator, lambda s, b, *a, **k: pipeline.eval_batches(s, b, **k)):
-        with pytest.raises(UserError, match="batch size 10 .* 4 hosts"):
-            call(Numbers(10), 10, 0, 0, 5, process_index=0, process_count=4)
+        with pytest.raises(UserError, match="batch size of 0"):
+            call(Numbers(10), 0, 0, 0, 5)
         with pytest.raises(UserError, match="empty"):
             call(Numbers(0), 8, 0, 0, 5)
-    with pytest.raises(UserError, match="host 4"):
-        pipeline.batch_at(Numbers(10), 8, 0, 0, 4, 4)

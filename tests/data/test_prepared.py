@@ -75,12 +75,13 @@ def test_two_hosts_share_the_batches_of_one(folder):
     source = load(folder).splits["unlabelled"]
     for step in range(3):
         whole = batch_at(source, 4, 0, step)
-        halves = [batch_at(source, 4, 0, step, host, 2) for host in range(2)]
+        halves = [batch_at(source, 4, 0, step, rows) for rows in np.split(np.arange(4), 2)]
         for m in MODALITIES:
             both = np.concatenate([h["inputs"][m] for h in halves])
             np.testing.assert_array_equal(both, whole["inputs"][m])
     for hosts in (1, 2, 3):
-        seen = [i for h in range(hosts) for b in eval_batches(source, 6, h, hosts) for i in b["id"] if i >= 0]
+        shares = [np.arange(h, 6, hosts) for h in range(hosts)]
+        seen = [i for rows in shares for b in eval_batches(source, 6, rows) for i in b["id"] if i >= 0]
         assert sorted(seen) == list(range(12))
 
 
@@ -119,27 +120,8 @@ def test_labels_come_from_the_index(tmp_path):
     assert len(several.splits["unlabelled"]) == 4 and not take(several.splits["unlabelled"], [1])["label"].any()
 
 
-def broken(folder, record=1):
-    """Flip one bit in the first training shard where it damages a certain record and no other."""
-    file = folder / "zoo-train.array_record-00000-of-00002"
-    data = file.read_bytes()
-    for place in range(0, len(data), 1000):
-        file.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
-        source = load(folder).splits["unlabelled"]
-        if [unreadable(source, i) for i in range(6)] == [i == record for i in range(6)]:
-            return file
-    raise AssertionError("no place found")
-
-
-def unreadable(source, index):
-    try:
-        return not source[index]
-    except UserError:
-        return True
-
-
 def test_a_flipped_byte_is_an_error_that_names_the_record(folder):
-    file = broken(folder)
+    file = files.damage(folder, "train", 1)
     source = load(folder).splits["labelled"]
     with pytest.raises(UserError, match=rf"{file.name}: record 1 \(clip1\): it cannot be read: .*on_unreadable"):
         take(source, [0, 1])
@@ -148,7 +130,7 @@ def test_a_flipped_byte_is_an_error_that_names_the_record(folder):
 
 @pytest.mark.parametrize("policy", ["skip", "missing"])
 def test_a_flipped_byte_is_never_trained_on(folder, policy, capsys):
-    broken(folder)
+    files.damage(folder, "train", 1)
     found = load(folder, on_unreadable=policy)
     seen = list(train_iterator(found.splits["unlabelled"], 4, 0, 0, 9))
     for batch in seen:
@@ -173,7 +155,7 @@ def test_media_that_do_not_decode_follow_the_policy(tmp_path):
 
 
 def test_in_memory_everything_is_as_in_evaluation(folder):
-    broken(folder)
+    files.damage(folder, "train", 1)
     changes = dict(on_unreadable="skip")
     kept, read = (load(folder, in_memory=m, **changes).splits["unlabelled"] for m in (True, False))
     for batch in train_iterator(kept, 4, 0, 0, 6):

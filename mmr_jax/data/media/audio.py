@@ -64,7 +64,7 @@ class _Line:
         self._frames = track.frames(start - _LEAD)
         self._next = next(self._frames, None)
         if self._next is None:
-            raise _nothing(track)
+            raise track.nothing()
         frame = self._next[1]
         self.source_rate, self._channels = frame.sample_rate, len(frame.layout.channels)
         step = self.source_rate // math.gcd(self.source_rate, rate)  # source samples between common grid points
@@ -169,11 +169,3 @@ class _Line:
         if (frame.sample_rate, len(frame.layout.channels)) != (self.source_rate, self._channels):
             raise MediaError("undecodable", "the sample rate or the number of channels changes on the way")
         return floats(frame, self._track.notes)
-
-
-def _nothing(track: Track) -> MediaError:
-    if track.errors:
-        return MediaError("undecodable", track.failure)
-    if track.end:
-        return MediaError("truncated", f"no sample is left of {track.end:.3f} s")
-    return MediaError("no samples", "the audio track is empty")

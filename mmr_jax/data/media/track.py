@@ -19,6 +19,7 @@ from mmr_jax.data.media.image import check_size
 WHOLE = 0.9  # the part of the span asked for that must be there
 _NEAR = 2.0  # seconds that are decoded from the beginning rather than looked up
 _BACK = (0.0, 2.0, 15.0)  # seconds before the wanted time that seeking tries, before it gives up on the file's index
+_UNITS = {"audio": "sample", "video": "frame"}
 _GUESSED = {"mp3", "aac", "ac3", "eac3", "amr"}  # their duration is the file's size over the first bit rate
 
 
@@ -72,6 +73,15 @@ class Track:
         ends = ((p.pts + (p.duration or 0)) * p.time_base for p in self._packets() if p.pts is not None)
         end = max(ends, default=None)
         return None if end is None else max(float(end - self.zero), 0.001)
+
+    def nothing(self) -> MediaError:
+        """What is wrong with a track of which not one sample or frame came."""
+        unit = _UNITS[self._kind]
+        if self.errors:
+            return MediaError("undecodable", self.failure)
+        if self.end:
+            return MediaError("truncated", f"no {unit} is left of {self.end:.3f} s")
+        return MediaError(f"no {unit}s", f"the {self._kind} track is empty")
 
     def _open(self) -> None:
         self._container = open_container(self._path)

@@ -91,7 +91,7 @@ class _Cursor:
             self._jump = self._after is None or found[0] > self._after[0]
             self._before, self._after = None, found
         elif self._after is None:
-            raise _nothing(self._track)
+            raise self._track.nothing()
 
 
 class _Writer:
@@ -154,11 +154,3 @@ def _note_repeats(track: Track, times: list[float]) -> None:
     distinct = len(set(times))
     if distinct < len(times):
         track.notes.append("one distinct frame" if distinct == 1 else "fewer frames than asked for, some repeat")
-
-
-def _nothing(track: Track) -> MediaError:
-    if track.errors:
-        return MediaError("undecodable", track.failure)
-    if track.end:
-        return MediaError("truncated", f"no frame is left of {track.end:.3f} s")
-    return MediaError("no frames", "the video track is empty")

@@ -12,7 +12,7 @@ from mmr_jax.data.media.errors import MediaError
 from mmr_jax.data.media.image import read_image
 from mmr_jax.data.media.video import Frames, read_frames
 from mmr_jax.data.prepare.listing import Clip, Problem
-from mmr_jax.data.prepare.records import MODALITIES, Encoder, Schema
+from mmr_jax.data.prepare.records import Encoder, Schema, presence
 from mmr_jax.data.prepare.settings import Settings
 from mmr_jax.errors import UserError
 
@@ -143,11 +143,10 @@ def _duration(clip: Clip, audio: Audio | None, frames: Frames | None, rate: int)
 
 
 def _row(example: dict[str, Any]) -> dict[str, Any]:
-    here = {"audio": len(example["audio"]), "frames": len(example["frames"]), "text": any(example["texts"].values())}
     return {
         "id": example["id"],
         "source": example["source"],
-        "present": [bool(here[m]) for m in MODALITIES],
+        "present": presence(example),
         "duration": example["duration"],
         "labels": {name: values[0].tolist() for name, values in example["labels"].items()},
     }

@@ -15,15 +15,11 @@ from mmr_jax.data.prepare.listing import (
     IMAGE_SUFFIXES,
     Clip,
     Collector,
-    Label,
-    LabelSet,
     Listing,
     encodable,
     label_set,
 )
 from mmr_jax.errors import UserError
-
-__all__ = ["Clip", "Label", "LabelSet", "Listing", "read"]
 
 
 def read(path: Path) -> Listing:

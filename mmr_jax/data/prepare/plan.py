@@ -15,7 +15,7 @@ from typing import Any
 
 from mmr_jax.data.prepare.layout import LAYOUT, shard_name
 from mmr_jax.data.prepare.listing import Clip, Listing
-from mmr_jax.data.prepare.records import MODALITIES, Schema, schema_of
+from mmr_jax.data.prepare.records import MODALITIES, Schema
 from mmr_jax.data.prepare.settings import Settings
 from mmr_jax.errors import UserError, nearest
 
@@ -73,7 +73,8 @@ class Plan:
 
     @property
     def schema(self) -> Schema:
-        return schema_of(self.listing)
+        classes = {name: labels.classes for name, labels in self.listing.label_sets.items()}
+        return Schema(classes, self.listing.texts, self.listing.modalities)
 
     @property
     def clips(self) -> int:

@@ -58,10 +58,9 @@ class Schema:
         )
 
 
-def schema_of(listing: Any) -> Schema:
-    """The schema of a `manifest.Listing`."""
-    classes = {name: tuple(labels.classes) for name, labels in listing.label_sets.items()}
-    return Schema(classes, tuple(listing.texts), tuple(m for m in MODALITIES if m in listing.modalities))
+def presence(example: Example) -> list[bool]:
+    """Which of MODALITIES an example has."""
+    return [len(example["audio"]) > 0, len(example["frames"]) > 0, any(example["texts"].values())]
 
 
 class Encoder:

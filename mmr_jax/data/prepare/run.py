@@ -18,6 +18,7 @@ from mmr_jax.data.prepare.progress import Progress
 from mmr_jax.data.prepare.records import read_info
 from mmr_jax.data.prepare.settings import Settings
 from mmr_jax.data.prepare.shards import facts_path
+from mmr_jax.data.prepare.workers import cores
 from mmr_jax.errors import UserError
 from mmr_jax.files import write_text
 from mmr_jax.train import interrupt
@@ -48,7 +49,7 @@ class Options:
 
     @property
     def workers(self) -> int:
-        return self.processes or len(os.sched_getaffinity(0))
+        return self.processes or cores()
 
 
 def prepare(

@@ -8,7 +8,6 @@ set/        the shards and, at last, all other files; renamed to OUT
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -23,6 +22,7 @@ from mmr_jax.data.prepare.records import read_info
 from mmr_jax.data.prepare.shards import facts_path
 from mmr_jax.errors import UserError
 from mmr_jax.files import read_json, write_text
+from mmr_jax.workdir_lock import hold
 
 _LISTING = "the listing (manifest or label files)"
 
@@ -47,9 +47,12 @@ def is_made(out: Path, plan: Plan) -> bool:
 @contextlib.contextmanager
 def locked(out: Path) -> Iterator[Path]:
     """OUT.partial, for this command alone; UserError if another one is at work in it."""
-    descriptor = _lock(partial(out))
+    work = partial(out)
+    descriptor = hold(work / "lock")
+    if descriptor is None:
+        raise UserError(f"another mmr prepare is at work in {work}; wait for it or give another --out")
     try:
-        yield partial(out)
+        yield work
     finally:
         os.close(descriptor)
 
@@ -92,23 +95,6 @@ def _sweep(folder: Path) -> None:
     """Removes what processes left that were killed while they wrote."""
     for left in folder.glob("*.tmp-*"):
         left.unlink()
-
-
-def _lock(work: Path) -> int:
-    """The descriptor of the lock file, locked. It goes with the process, however that ends."""
-    while True:
-        work.mkdir(parents=True, exist_ok=True)
-        path = work / "lock"
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            raise UserError(f"another mmr prepare is at work in {work}; wait for it or give another --out") from None
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(descriptor), path.stat()):
-                return descriptor
-        os.close(descriptor)  # the one that held it has just finished and removed the folder
 
 
 def _check_same(work: Path, facts: dict[str, Any]) -> None:

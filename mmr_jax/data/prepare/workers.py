@@ -25,6 +25,13 @@ Task = tuple[Callable, tuple]  # a function of a module, and its arguments
 Done = Callable[[Task, Any], Iterable[Task]]  # takes a task and its result, gives tasks that are to come next
 
 
+def cores() -> int:
+    """How many this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 class Crashed(Exception):
     """The worker died of the signal `number`, a codec's fault or the system short of memory; 0: it took too long."""
 

@@ -28,6 +28,11 @@ class Folder:
         self._lengths = {split["name"]: [int(n) for n in split["shardLengths"]] for split in listed}
         self._splits: dict[str, Split] = {}
 
+    @property
+    def splits(self) -> list["Split"]:
+        """The records of all splits."""
+        return [self.split(name) for name in self._lengths]
+
     def split(self, name: str) -> "Split":
         """The records of a split; UserError if there is none, or a shard is missing."""
         if name not in self._lengths:

@@ -7,6 +7,7 @@ frames of an image, and the first text. Length 0 is an absent modality.
 """
 
 import io
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,9 +16,11 @@ from PIL import Image
 
 from mmr_jax.data.prepare.records import Example
 from mmr_jax.data.text import encode
+from mmr_jax.models.crop import sent_size
 
 AUDIO, PICTURE, FRAME, TEXT = range(4)  # of `chance`
 CHANCES = 4
+UNREADABLE = (OSError, ValueError, SyntaxError)  # what Pillow raises for a damaged picture
 
 Spec = Mapping[str, Any]
 Chance = np.ndarray | None
@@ -35,7 +38,7 @@ def read_audio(example: Example, spec: Spec, chance: Chance, out: np.ndarray) ->
 
 def read_video(example: Example, spec: Spec, chance: Chance, out: np.ndarray) -> int:
     """uint8 [frames, H, W, C], spread evenly over the stored frames."""
-    _frames(example, chance, _spread(len(example["frames"]), spec["frames"]), out)
+    _frames(example, chance, spread(len(example["frames"]), spec["frames"]), out)
     return spec["frames"]
 
 
@@ -43,7 +46,7 @@ def read_image(example: Example, spec: Spec, chance: Chance, out: np.ndarray) ->
     """uint8 [H, W, C]: the middle frame; with `frames` n: one at random to train on, [n, H, W, C] to evaluate."""
     stored, frames = len(example["frames"]), spec.get("frames", 0)
     if frames and chance is None:
-        _frames(example, chance, _spread(stored, frames), out)
+        _frames(example, chance, spread(stored, frames), out)
     else:
         pick = int(chance[FRAME] * stored) if frames else stored // 2
         _frames(example, chance, np.array([pick]), out[None])
@@ -57,14 +60,9 @@ def read_text(example: Example, spec: Spec, chance: Chance, out: np.ndarray) -> 
     return length
 
 
-def _spread(stored: int, wanted: int) -> np.ndarray:
+def spread(stored: int, wanted: int) -> np.ndarray:
+    """int64 [wanted]: which of `stored` frames lie in the middles of equal parts."""
     return ((np.arange(wanted) + 0.5) * stored / wanted).astype(np.int64)
-
-
-def _size(spec: Spec) -> tuple[int, int]:
-    """Height and width of a picture as the device gets it."""
-    stored = spec.get("stored", 0)
-    return (stored, stored) if stored else (spec["height"], spec["width"])
 
 
 def _frames(example: Example, chance: Chance, picks: np.ndarray, out: np.ndarray) -> None:
@@ -97,6 +95,11 @@ def _cut(jpeg: bytes, place: float, out: np.ndarray) -> None:
     out[...] = np.frombuffer(window.tobytes(), np.uint8).reshape(out.shape)
 
 
+def reason(error: Exception) -> str:
+    """What an error says, in one line, without the address of what was read, which Pillow adds."""
+    return " ".join(re.sub(r" ?<_io\.\S+ object at \S+>", "", str(error)).split())
+
+
 def shape_of(spec: Spec, training: bool) -> tuple[tuple[int, ...], type]:
     """Shape and dtype of an input."""
     if spec["kind"] == "spectrogram":
@@ -104,7 +107,7 @@ def shape_of(spec: Spec, training: bool) -> tuple[tuple[int, ...], type]:
     if spec["kind"] == "text":
         return (spec["length"],), np.int32
     several = spec["kind"] == "video" or (spec.get("frames", 0) and not training)
-    return (*((spec["frames"],) if several else ()), *_size(spec), spec["channels"]), np.uint8
+    return (*((spec["frames"],) if several else ()), *sent_size(spec), spec["channels"]), np.uint8
 
 
 READERS = {"spectrogram": read_audio, "video": read_video, "image": read_image, "text": read_text}

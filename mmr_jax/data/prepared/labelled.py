@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mmr_jax.data.prepared.index import Index
-from mmr_jax.data.source import Batch, Record, Source, View, draw, gather, take
+from mmr_jax.data.source import Batch, Record, Source, Subset, gather
 
 
 class LabelSet(NamedTuple):
@@ -17,26 +17,23 @@ class LabelSet(NamedTuple):
     multilabel: bool
 
 
-class Labelled(View):
+class Labelled(Subset):
     """The records of `source` at `rows` int64 [N], with the labels that their index has; ids are 0 to N - 1."""
 
     def __init__(self, source: Source, index: Index, rows: np.ndarray, labels: LabelSet):
-        super().__init__(source)
-        self._index, self._rows, self._labels = index, rows, labels
-
-    def __len__(self) -> int:
-        return len(self._rows)
+        super().__init__(source, rows)
+        self._index, self._labels = index, labels
 
     def __getitem__(self, index: int) -> Record:
         if not 0 <= index < len(self):
             raise IndexError(index)
-        return {**self._source[int(self._rows[index])], "label": self._dense(np.array([index]))[0], "id": index}
+        return {**super().__getitem__(index), "label": self._dense(np.array([index]))[0], "id": index}
 
     def take(self, indices: Sequence[int] | np.ndarray) -> Batch:
-        return self._named(indices, take(self._source, self._rows[np.asarray(indices)]))
+        return self._named(indices, super().take(indices))
 
     def draw(self, indices: Sequence[int] | np.ndarray, draws: np.ndarray) -> Batch:
-        return self._named(indices, draw(self._source, self._rows[np.asarray(indices)], draws))
+        return self._named(indices, super().draw(indices, draws))
 
     def classes(self) -> tuple[np.ndarray, np.ndarray]:
         return self._classes(np.arange(len(self)))
@@ -52,7 +49,7 @@ class Labelled(View):
         """(classes, offsets) of some records, as `Index.labels` has them for all."""
         if not self._labels.name:
             return np.zeros(0, np.int32), np.zeros(len(indices) + 1, np.int64)
-        return gather(*self._index.labels(self._labels.name), self._rows[indices])
+        return gather(*self._index.labels(self._labels.name), self._indices[indices])
 
     def _dense(self, indices: np.ndarray) -> np.ndarray:
         """int32 [n], or float32 [n, C] of 0 and 1; of a record without labels 0."""

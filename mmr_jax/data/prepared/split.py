@@ -8,7 +8,7 @@ import numpy as np
 from mmr_jax.data.draws import splitmix64, unit
 from mmr_jax.data.prepare.records import Example
 from mmr_jax.data.prepared.folder import Split
-from mmr_jax.data.prepared.inputs import CHANCES, READERS, STORED_AS, shape_of
+from mmr_jax.data.prepared.inputs import CHANCES, READERS, STORED_AS, UNREADABLE, reason, shape_of
 from mmr_jax.data.source import Batch, Record, map_batch
 from mmr_jax.data.unreadable import Tally
 from mmr_jax.errors import UserError
@@ -79,7 +79,7 @@ class PreparedSplit:
         for m, spec in self._wanted.modalities.items() if example else ():
             try:
                 length = self._write(batch["inputs"][m][place], example, spec, chance)
-            except (OSError, ValueError, SyntaxError) as error:  # Pillow has all three
+            except UNREADABLE as error:
                 self._refuse(index, m, error)
                 lost.append(m)
                 continue
@@ -98,8 +98,7 @@ class PreparedSplit:
 
     def _refuse(self, row: int, what: str, error: Exception) -> None:
         """An error, or a line that says what is left out."""
-        reason = str(error).split(" <")[0]  # Pillow ends with the address of what it read
-        line = f"{self._split.place(row)}: {what} cannot be read: {reason}"
+        line = f"{self._split.place(row)}: {what} cannot be read: {reason(error)}"
         if self._wanted.policy == "error":
             raise UserError(f"{line}; prepare the data again, or set data.on_unreadable to skip or missing")
         self.tally.tell(f"{line} ({'left out' if self._wanted.policy == 'skip' else 'taken for missing'})")

@@ -55,11 +55,16 @@ def video_cut(found: Media, video: str, start: float, end: float, missing: str) 
 
 def find_labels(labels: Path, title: str, *groups: Sequence[str]) -> list[Path | None]:
     """From each group of file names the first that is in the folder, or None; UserError if there is none at all."""
-    found = [next((labels / name for name in names if (labels / name).is_file()), None) for names in groups]
+    found = [first(labels, names) for names in groups]
     if not any(found):
         names = ", ".join(dict.fromkeys(name for group in groups for name in group))
         raise UserError(f"{labels} holds no label file of {title}; looked for {names}")
     return found
+
+
+def first(folder: Path, names: Sequence[str]) -> Path | None:
+    """The first of these files that is in the folder, or None."""
+    return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
 def need(labels: Path, title: str, *names: str) -> Path:

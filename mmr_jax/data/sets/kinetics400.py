@@ -4,7 +4,7 @@ from pathlib import Path
 
 from mmr_jax.data.prepare import tables
 from mmr_jax.data.prepare.listing import Clip, Collector, Listing, label_set
-from mmr_jax.data.sets.files import Media, check_class, find_labels, find_media, one_label, video_cut
+from mmr_jax.data.sets.files import Media, check_class, find_labels, find_media, first, one_label, video_cut
 
 TITLE = "Kinetics-400"
 SPLITS = {
@@ -19,7 +19,7 @@ COLUMNS = ("label", "youtube_id", "time_start", "time_end")
 def listing(labels: Path, media: Path) -> Listing:
     """The splits whose csv files are there; metric top-1. A row without a label has none."""
     files = find_labels(labels, TITLE, *SPLITS.values())
-    names = next((labels / name for name in LABEL_MAPS if (labels / name).is_file()), None)
+    names = first(labels, LABEL_MAPS)
     classes = [line.strip() for line in tables.read_text(names).splitlines() if line.strip()] if names else None
     found, collected = find_media(media), Collector()
     for split, path in zip(SPLITS, files, strict=True):

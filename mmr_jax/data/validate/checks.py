@@ -9,15 +9,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mmr_jax.data.prepare.records import MODALITIES, Example
+from mmr_jax.data.prepare.records import Example, presence
+from mmr_jax.data.prepared.inputs import UNREADABLE, reason
 from mmr_jax.data.validate import facts as f
 
 _QUIET_DB = -70.0  # of full scale
 _CLIPPED = 0.01  # share of the samples
 _FROZEN = 1.0  # grey levels, mean absolute difference to the first frame
 _BLACK = 5.0  # grey levels, mean of a frame
-
-UNREADABLE_PICTURE = (OSError, ValueError, SyntaxError)  # Pillow raises all three
 
 
 def audio(pcm: np.ndarray) -> dict[str, str]:
@@ -43,8 +42,8 @@ def frames(jpegs: Sequence[bytes], times: np.ndarray, expected: int, pixels: np.
     for i, jpeg in enumerate(jpegs):
         try:
             image = decode(jpeg)
-        except UNREADABLE_PICTURE as error:
-            found[f.UNDECODABLE] = f"frame {i}: {_line(error)}"
+        except UNREADABLE as error:
+            found[f.UNDECODABLE] = f"frame {i}: {reason(error)}"
             continue
         pixels += np.reshape(image.histogram(), (3, 256))
         decoded.append(np.asarray(image))
@@ -57,7 +56,7 @@ def frames(jpegs: Sequence[bytes], times: np.ndarray, expected: int, pixels: np.
 
 
 def decode(jpeg: bytes) -> Image.Image:
-    """An RGB picture; one of UNREADABLE_PICTURE if it is damaged."""
+    """An RGB picture; one of `inputs.UNREADABLE` if it is damaged."""
     with Image.open(io.BytesIO(jpeg)) as image:
         return image.convert("RGB")
 
@@ -82,9 +81,8 @@ def text_length(text: str) -> tuple[int, int]:
 
 def against_index(example: Example, line: Mapping[str, Any]) -> dict[str, str]:
     """`line`: the index's id, source, present bool [3], duration and labels {set: classes int [k]} of this record."""
-    here = {"audio": len(example["audio"]), "frames": len(example["frames"]), "text": any(example["texts"].values())}
     same = {name: example[name] == str(line[name]) for name in ("id", "source")}
-    same["presence"] = [bool(here[m]) for m in MODALITIES] == line["present"].tolist()
+    same["presence"] = presence(example) == line["present"].tolist()
     same["duration"] = np.float32(example["duration"]) == line["duration"]
     for name, (classes, _, _) in sorted(example["labels"].items()):
         same[f"labels of {name}"] = classes.tolist() == line["labels"][name].tolist()
@@ -101,7 +99,3 @@ def digest(example: Example) -> int | None:
         parts.update(len(data).to_bytes(8, "little"))
         parts.update(data)
     return int.from_bytes(parts.digest(), "little")
-
-
-def _line(error: Exception) -> str:
-    return " ".join(re.sub(r" ?<_io\.\S+ object at \S+>", "", str(error)).split())

@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from mmr_jax.data.prepare.records import Example
 from mmr_jax.data.prepare.workers import Pool
 from mmr_jax.data.prepared.folder import Folder
+from mmr_jax.data.prepared.inputs import UNREADABLE, spread
 from mmr_jax.data.validate import checks, sound
 from mmr_jax.data.validate import facts as f
 from mmr_jax.data.validate.read import Job, opened, opened_split
@@ -101,8 +102,7 @@ def _draw(job: Job, title: str, remark: str, example: Example, words: list[str])
 
 def _strip(jpegs: list[bytes]) -> np.ndarray:
     """uint8 [height, width, 3]: frames side by side; one that does not decode is grey."""
-    spread = (np.arange(min(len(jpegs), _FRAMES)) + 0.5) * len(jpegs) / min(len(jpegs), _FRAMES)
-    frames = [_frame(jpegs[int(i)]) for i in spread]
+    frames = [_frame(jpegs[i]) for i in spread(len(jpegs), min(len(jpegs), _FRAMES))]
     height = max((len(frame) for frame in frames if frame is not None), default=36)
     width = max((frame.shape[1] for frame in frames if frame is not None), default=64)
     parts = []
@@ -117,7 +117,7 @@ def _strip(jpegs: list[bytes]) -> np.ndarray:
 def _frame(jpeg: bytes) -> np.ndarray | None:
     try:
         return np.asarray(checks.decode(jpeg))
-    except checks.UNREADABLE_PICTURE:
+    except UNREADABLE:
         return None
 
 

@@ -1,19 +1,18 @@
 """The records shared out to processes, and what they find put together in the order of the records."""
 
 import itertools
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from mmr_jax.data.prepare.workers import Pool, Task
+from mmr_jax.data.prepare.workers import Pool, Task, cores
 from mmr_jax.data.prepared.folder import Split
 from mmr_jax.data.validate import columns
 from mmr_jax.data.validate.facts import Facts
-from mmr_jax.data.validate.progress import Progress
 from mmr_jax.data.validate.read import Job, Rows, damaged, facts_of
 from mmr_jax.errors import Interrupted
+from mmr_jax.progress import Progress
 from mmr_jax.train import interrupt
 
 _AT_ONCE = 32  # records per task; whatever it is, sums of floats depend on it, so it does not depend on the machine
@@ -21,15 +20,10 @@ _AT_ONCE = 32  # records per task; whatever it is, sums of floats depend on it, 
 Chosen = Mapping[str, tuple[Split, np.ndarray]]  # by name: a split and the rows that are read of it
 
 
-def processes() -> int:
-    """One per core."""
-    return len(os.sched_getaffinity(0))
-
-
 def read(pool: Pool, job: Job, chosen: Chosen, label_sets: Sequence[str], progress: Progress) -> dict[str, Facts]:
     """The facts of each split. A record that kills its process counts as damaged. Interrupted after a signal."""
     merger = _Merger(chosen, _tasks(job, chosen, label_sets), progress)
-    while first := list(itertools.islice(merger.waiting, 2 * processes())):
+    while first := list(itertools.islice(merger.waiting, 2 * cores())):
         for task, _ in pool.run(first, merger.done, look):
             with Pool(1) as alone:
                 merger.put(task, _one_by_one(alone, task))
@@ -80,7 +74,8 @@ class _Merger:
     def put(self, task: Task, found: Facts) -> None:
         """Takes note of what a task found."""
         _, rows, number = task[1]
-        self._progress.add(found.read)
+        self._progress.count(found.read)
+        self._progress.tell()
         self._early[number] = rows.split, found
         while self._next in self._early:
             split, facts = self._early.pop(self._next)

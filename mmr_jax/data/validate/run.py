@@ -7,15 +7,14 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from mmr_jax.data.prepare.workers import Pool
+from mmr_jax.data.prepare.workers import Pool, cores
 from mmr_jax.data.prepared.folder import Folder
 from mmr_jax.data.validate import examples, reading, report
 from mmr_jax.data.validate.facts import DAMAGED
-from mmr_jax.data.validate.progress import Progress
 from mmr_jax.data.validate.read import Job
 from mmr_jax.data.validate.summary import summarize
 from mmr_jax.errors import UserError
-from mmr_jax.files import read_json
+from mmr_jax.progress import Progress
 from mmr_jax.train import interrupt
 
 _SEED = 0  # of the share that is read
@@ -39,8 +38,8 @@ def validate(
     settings = folder.info["settings"]
     job = Job(str(folder.path), settings["rate"], settings["frames"], mels, window)
     records = sum(len(rows) for _, rows in chosen.values())
-    with interrupt.handled(), Pool(reading.processes()) as pool:
-        with Progress(records, console) as progress:
+    with interrupt.handled(), Pool(cores()) as pool:
+        with Progress("records", records, console=console) as progress:
             facts = reading.read(pool, job, chosen, list(folder.classes), progress)
         indexes = {name: split.index for name, (split, _) in chosen.items()}
         about = {"folder": str(folder.path), **{key: folder.info[key] for key in ("name", "title", "notes", "digest")}}
@@ -56,8 +55,7 @@ def validate(
 
 def _splits(folder: Folder) -> dict[str, Any]:
     """The splits, largest first, with their indexes checked."""
-    names = [split["name"] for split in read_json(folder.path / "dataset_info.json")["splits"]]
-    splits = sorted(map(folder.split, names), key=lambda split: (-len(split), split.name))
+    splits = sorted(folder.splits, key=lambda split: (-len(split), split.name))
     for split in splits:
         split.index.check()
     return {split.name: split for split in splits}

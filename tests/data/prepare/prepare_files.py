@@ -12,6 +12,7 @@ from PIL import Image
 
 from mmr_jax.data.prepare.listing import Clip, Label, LabelSet, Listing
 from mmr_jax.data.prepare.settings import Settings
+from mmr_jax.data.prepare.shards import merge_shard, write_piece
 
 SMALL = Settings(frames=2, short_side=16, rate=8000, quality=80)
 CLASSES = ("cat", "dog", "owl")
@@ -69,6 +70,14 @@ def wavs(folder, count, split="train", seconds=0.2):
 def listing(clips, modalities=("audio", "text"), **more):
     sets = {"labels": LabelSet(CLASSES, True, "map")}
     return Listing("sounds", "Sounds", list(clips), modalities, sets, ("text",) * ("text" in modalities), **more)
+
+
+def directly(job, shards, progress):
+    """All the work in this process, where it does not matter who does it: starting others takes longer."""
+    for shard, pieces in shards.items():
+        for piece in pieces:
+            progress.add(write_piece(job, piece))
+        progress.add(merge_shard(job, shard, pieces))
 
 
 def write_manifest(path, rows):

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from prepare_files import write_manifest, write_mp4
+from prepare_files import directly, write_manifest, write_mp4
 
 from mmr_jax import config as configs
 from mmr_jax.data.prepare import manifest
@@ -27,7 +27,7 @@ def prepared(tmp_path_factory):
         rows.append(f"{i:03d}.mp4,{('train', 'train', 'test')[i % 3]},clip {i},{('boiling', 'chopping')[i % 2]}")
     write_manifest(folder / "clips.csv", [*rows, "lost.mp4,train,nobody,boiling"])
     listing = manifest.read(folder / "clips.csv")
-    prepare(listing, folder, folder / "prepared", Settings(4, 32, 8000), options=Options(processes=1))
+    prepare(listing, folder, folder / "prepared", Settings(4, 32, 8000), options=Options(execute=directly))
     return folder / "prepared"
 
 

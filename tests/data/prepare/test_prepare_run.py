@@ -56,6 +56,19 @@ def whole(listing, media, tmp_path_factory):
     return out
 
 
+@pytest.fixture(params=["here", "beam"])
+def execute(request):
+    """Who does the work: processes of this one, or Beam."""
+    return None if request.param == "here" else beam_module().executor("DirectRunner")
+
+
+def beam_module():
+    pytest.importorskip("apache_beam")
+    from mmr_jax.data.prepare import beam
+
+    return beam
+
+
 def records(out, split):
     """The examples of a split in order, by TFDS."""
     decoder = Decoder(features_of(out))
@@ -119,24 +132,15 @@ def test_one_process_gives_the_same_bytes(whole, listing, media, tmp_path):
 
 
 def test_beam_gives_the_same_bytes(whole, listing, media, tmp_path):
-    pytest.importorskip("apache_beam")
-    from mmr_jax.data.prepare import beam
-
+    beam = beam_module()
     make(listing, media, tmp_path / "out", execute=beam.executor("DirectRunner"))
     assert made.contents(tmp_path / "out") == made.contents(whole)
     with pytest.raises(UserError, match="--runner=DirectRuner"):
         beam.executor("DirectRuner")
 
 
-@pytest.mark.parametrize("where", ["here", "beam"])
-def test_a_clip_that_kills_its_process(whole, listing, media, tmp_path, where):
+def test_a_clip_that_kills_its_process(whole, listing, media, tmp_path, execute):
     """One that does so whenever it is read is noted; one that does so once (no memory, say) is kept."""
-    execute = None
-    if where == "beam":
-        pytest.importorskip("apache_beam")
-        from mmr_jax.data.prepare import beam
-
-        execute = beam.executor("DirectRunner")
     clips = list(listing.clips)
     clips[7] = dataclasses.replace(clips[7], media=made.Deadly(clips[7].media, tmp_path / "always", 2))
     clips[9] = dataclasses.replace(clips[9], media=made.Deadly(clips[9].media, tmp_path / "once", 1))
@@ -194,12 +198,12 @@ def test_too_many_lost(listing, media, tmp_path):
     many, out = dataclasses.replace(listing, clips=clips), tmp_path / "out"
     lost = sum(c.media.startswith("no") for c in clips) + 2  # with train-3 and the duplicate
     with pytest.raises(UserError, match="^no clip of test is left, most of them: missing file"):
-        make(many, media, out)
+        make(many, media, out, execute=made.directly)
     assert not out.exists() and (tmp_path / "out.failures.csv").read_text().count("missing file") == lost - 1
     many = dataclasses.replace(listing, clips=clips[:20])
     with pytest.raises(UserError, match=rf"^{lost - 5} of 21 clips are lost whole, .* --max_failed=0.1$"):
-        make(many, media, tmp_path / "more")
-    make(many, media, tmp_path / "more", max_failed=0.6)
+        make(many, media, tmp_path / "more", execute=made.directly)
+    make(many, media, tmp_path / "more", execute=made.directly, max_failed=0.6)
     assert not (tmp_path / "more.failures.csv").exists() and (tmp_path / "more" / "failures.csv").exists()
 
 
@@ -208,13 +212,13 @@ def test_media_that_are_mended_after_a_refusal(whole, listing, tmp_path):
     media, out = tmp_path / "media", tmp_path / "out"
     made.wavs(media, 20)
     with pytest.raises(UserError, match=r"again, which prepares shards with lost clips anew \(2\)$"):
-        make(listing, media, out)  # no clip of test is there, and train-3 is lost
+        make(listing, media, out, execute=made.directly)  # no clip of test is there, and train-3 is lost
     kept = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "out.partial" / "facts").iterdir()}
     assert len(kept) == 2 and all("-train." in name for name in kept)
     made.wavs(media, 5, "test")
     for path in media.glob("train*"):
         path.unlink() if path.stem[5:] in lost_from(listing, kept) else None
-    make(listing, media, out)
+    make(listing, media, out, execute=made.directly)
     assert made.contents(out) == made.contents(whole)
 
 
@@ -229,7 +233,7 @@ def test_the_reason_is_one_that_loses_clips(listing, media, tmp_path):
     clips = [dataclasses.replace(c, media="absent.wav") if c.id < "train-12" else c for c in listing.clips[:20]]
     kept = [(f"k{i}", "clip", "text not UTF-8", "") for i in range(15)]
     with pytest.raises(UserError, match=r"most of them: missing file \(5\)"):
-        make(dataclasses.replace(listing, clips=clips, problems=kept), media, tmp_path / "out")
+        make(dataclasses.replace(listing, clips=clips, problems=kept), media, tmp_path / "out", execute=made.directly)
 
 
 def test_the_digest_knows_classes_and_their_metric(whole, listing, media, tmp_path):
@@ -248,17 +252,10 @@ def test_the_digest_knows_classes_and_their_metric(whole, listing, media, tmp_pa
         ]
     ):
         other = dataclasses.replace(listing, clips=clips, label_sets={"labels": labels})
-        assert make(other, media, tmp_path / f"{i}")["digest"] != before
+        assert make(other, media, tmp_path / f"{i}", execute=made.directly)["digest"] != before
 
 
-@pytest.mark.parametrize("where", ["here", "beam"])
-def test_a_process_that_the_system_kills_is_no_bad_media(whole, listing, media, tmp_path, where):
-    execute = None
-    if where == "beam":
-        pytest.importorskip("apache_beam")
-        from mmr_jax.data.prepare import beam
-
-        execute = beam.executor("DirectRunner")
+def test_a_process_that_the_system_kills_is_no_bad_media(whole, listing, media, tmp_path, execute):
     clips = list(listing.clips)
     clips[7] = dataclasses.replace(clips[7], media=made.Deadly(clips[7].media, tmp_path / "deaths", 2, signal.SIGKILL))
     deadly, out = dataclasses.replace(listing, clips=clips), tmp_path / "out"
@@ -304,7 +301,7 @@ def test_names_that_are_no_utf8(listing, tmp_path):
     clip = Clip(media.removesuffix(".wav"), "train", media, texts={"text": ("coffee",)}, labels={"labels": ()})
     assert (clip.id, clip.source) == ("caf\\xe9", "caf\\xe9.wav") and os.fsencode(clip.media) == name
     assert Clip("café", "train", "é.wav").source == "é.wav"
-    make(dataclasses.replace(listing, clips=[clip], problems=[]), tmp_path, tmp_path / "out")
+    make(dataclasses.replace(listing, clips=[clip], problems=[]), tmp_path, tmp_path / "out", execute=made.directly)
     (example,) = records(tmp_path / "out", "train")
     assert (example["id"], example["source"]) == ("caf\\xe9", "caf\\xe9.wav")
     np.testing.assert_array_equal(example["audio"], pcm)
@@ -342,7 +339,8 @@ def test_what_was_done_before_is_not_counted_as_work():
 
 def test_some_splits_and_modalities(listing, media, tmp_path):
     out = tmp_path / "out"
-    info = prepare(listing, media, out, made.SMALL, splits=["test"], modalities=["audio"], options=Options(processes=1))
+    chosen = dict(splits=["test"], modalities=["audio"])
+    info = prepare(listing, media, out, made.SMALL, **chosen, options=Options(execute=made.directly))
     assert list(info["splits"]) == ["test"] and info["texts"] == [] and records(out, "test")[0]["texts"] == {}
     with pytest.raises(UserError, match="names 'tets'.*did you mean 'test'"):
         prepare(listing, media, out, splits=["tets"])
@@ -355,14 +353,13 @@ def test_some_splits_and_modalities(listing, media, tmp_path):
 def test_a_shard_of_which_nothing_is_left(listing, media, tmp_path):
     chosen = plan.make_plan(listing, made.SMALL, 2).splits["train"][2:4]
     clips = [dataclasses.replace(c, media="absent.wav") if c in chosen else c for c in listing.clips]
-    prepare(dataclasses.replace(listing, clips=clips), media, tmp_path / "out", made.SMALL, 2, options=Options(2, 0.3))
+    options = Options(max_failed=0.3, execute=made.directly)
+    prepare(dataclasses.replace(listing, clips=clips), media, tmp_path / "out", made.SMALL, 2, options=options)
     assert len(records(tmp_path / "out", "train")) == 17
 
 
 def test_progress_under_beam_is_by_shards(listing, media, tmp_path, monkeypatch):
-    pytest.importorskip("apache_beam")
-    from mmr_jax.data.prepare import beam
-
+    beam = beam_module()
     monkeypatch.setattr(beam, "_LOOK", 0.01)
     found = plan.make_plan(listing, made.SMALL, PER_SHARD)
     job, progress = plan.Job(tmp_path, media, made.SMALL, found.schema), Progress(25, 0, Console(file=io.StringIO()))

@@ -1,16 +1,28 @@
 """Workers that die, fail and are stopped."""
 
 import math
+import os
 
 import prepare_files as made
 import pytest
 
-from mmr_jax.data.prepare.workers import Pool
+from mmr_jax.data.prepare.workers import Pool, cores
 from mmr_jax.errors import Interrupted
 
 
 def never():
     pass
+
+
+def test_cores_are_those_that_this_process_may_use(monkeypatch):
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        assert cores() == 1
+    finally:
+        os.sched_setaffinity(0, allowed)
+    monkeypatch.delattr(os, "sched_getaffinity")  # as on macOS
+    assert cores() == os.cpu_count()
 
 
 def test_only_the_task_of_a_dead_worker_is_lost():

@@ -7,7 +7,7 @@ import pickle
 import pytest
 
 from mmr_jax.data.prepare import manifest
-from mmr_jax.data.prepare.manifest import Clip, Label
+from mmr_jax.data.prepare.listing import Clip, Label, LabelSet
 from mmr_jax.errors import UserError
 
 
@@ -46,8 +46,8 @@ def test_a_full_csv(read, consistent):
     assert (third.id, third.split, third.source, third.end) == ("b", "train", "b.wav", None)
     assert third.labels["labels"] == (Label("dog", 0.0, 1.0), Label("dog", 2.0, 3.0))
     assert listing.texts == ("text", "title") and listing.problems == []
-    assert listing.label_sets["labels"] == manifest.LabelSet(("cat", "dog"), True, "map")
-    assert listing.label_sets["speaker"] == manifest.LabelSet(("ann", "bob"), False, "top1")
+    assert listing.label_sets["labels"] == LabelSet(("cat", "dog"), True, "map")
+    assert listing.label_sets["speaker"] == LabelSet(("ann", "bob"), False, "top1")
     assert listing.modalities == ("audio", "frames", "text")
     assert pickle.loads(pickle.dumps(listing)) == listing  # workers get clips this way
 

@@ -2,7 +2,7 @@ from collections import Counter
 
 import pytest
 
-from mmr_jax.data.prepare.manifest import Label
+from mmr_jax.data.prepare.listing import Label
 from mmr_jax.data.sets import load
 from mmr_jax.errors import UserError
 

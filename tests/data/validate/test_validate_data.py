@@ -11,6 +11,7 @@ import validate_files as made
 from PIL import Image
 from validate_files import files
 
+from mmr_jax.data.prepare.workers import Pool, cores
 from mmr_jax.data.prepared.folder import Folder
 from mmr_jax.data.validate import run
 from mmr_jax.errors import UserError
@@ -20,6 +21,21 @@ MELS = 8
 
 def validate(folder, **options):
     return run.validate(folder, mels=MELS, window="hann", **options)
+
+
+class Lasting(Pool):
+    def __exit__(self, *_):
+        pass
+
+
+@pytest.fixture(scope="module", autouse=True)
+def pool():
+    """One for all tests but that of the command: its processes take longer to start than to read what is here."""
+    with pytest.MonkeyPatch.context() as patch:
+        lasting = Lasting(cores())
+        patch.setattr(run, "Pool", lambda processes: lasting)
+        yield
+        lasting.close()
 
 
 @pytest.fixture(scope="module")
@@ -137,27 +153,10 @@ def test_suspicious_examples_are_shown(odd):
         assert re.search(rf'alt="clip\d+; {kind}: ', text)
 
 
-def damage(folder, split, row, file):
-    """Flip one bit of `file` where it damages that record and no other."""
-    data = file.read_bytes()
-    for place in range(0, len(data), 500):
-        file.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
-        records = Folder(folder).split(split)
-        if [i for i in range(len(records)) if not readable(records, i)] == [row]:
-            return file
-    raise AssertionError("no place found")
-
-
-def readable(records, row):
-    try:
-        return bool(records[row])
-    except ValueError:
-        return False
-
-
 def test_a_damaged_record_is_named_after_the_report(tmp_path):
     folder = made.write(tmp_path / "zoo", made.clean())
-    file = damage(folder, "test", 6, folder / "zoo-test.array_record-00001-of-00002")
+    file = files.damage(folder, "test", 6)
+    assert file.name == "zoo-test.array_record-00001-of-00002"
     message = rf"1 of 24 records cannot be read, the first is .*{file.name}: record 2 \(clip26\): .*; the others"
     with pytest.raises(UserError, match=message) as error:
         validate(folder, out=tmp_path / "report")

@@ -10,9 +10,9 @@ from mmr_jax.data.prepare.workers import Pool
 from mmr_jax.data.prepared.folder import Folder
 from mmr_jax.data.validate import columns, reading
 from mmr_jax.data.validate.facts import SAME_ACROSS, SAME_CONTENT, Facts, Moments
-from mmr_jax.data.validate.progress import Progress
 from mmr_jax.data.validate.read import Job
 from mmr_jax.data.validate.repeats import same_content
+from mmr_jax.progress import Progress
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -55,12 +55,12 @@ def test_moments_add_up():
 
 @pytest.mark.parametrize("deaths, lost", [(1, 0), (2, 1)])
 def test_a_record_that_kills_its_process_is_named_and_the_others_are_read(tmp_path, monkeypatch, deaths, lost):
-    monkeypatch.setattr(reading, "processes", lambda: 1)
+    monkeypatch.setattr(reading, "cores", lambda: 1)
     folder = Folder(made.write(tmp_path / "zoo", {"train": made.clean()["train"][:3]}))
     split = folder.split("train")
     deadly = prepare_files.Deadly(folder.path, tmp_path / "counter", deaths)
     job, chosen = Job(deadly, files.RATE, made.FRAMES, 8, "hann"), {"train": (split, np.arange(3))}
-    with Pool(1) as pool, Progress(3, Console(quiet=True)) as progress:
+    with Pool(1) as pool, Progress("records", 3, console=Console(quiet=True)) as progress:
         facts = reading.read(pool, job, chosen, list(folder.classes), progress)["train"]
     assert facts.read == 3 and facts.mel.values == (3 - lost) * 148 * 8  # frames of 25 ms every 10 in 1.5 s
     assert facts.found["damaged records"].count == lost
