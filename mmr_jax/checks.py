@@ -58,6 +58,7 @@ RECIPE_RANGES = {
 RANGES |= {f"{recipe}.{key}": limits for recipe in RECIPES for key, limits in RECIPE_RANGES.items()}
 # field: lowest whole number
 COUNTS = {"study.eval_batch_size": 1, "study.retrieval": 0, "study.reconstructions": 0, "masd.clips": 0}
+COUNTS |= dict.fromkeys(("pretrain.microbatches", "finetune.microbatches"), 1)
 COUNTS |= {f"pretrain.decoder.{key}": 1 for key in ("width", "depth", "heads", "mlp_dim")}
 _CADENCE = {"checkpoint_every": 0, "keep_last": 1, "keep_every": 0, "validate_every": 0, "optim.warmup_steps": 0}
 COUNTS |= {f"{recipe}.{key}": least for recipe in RECIPES for key, least in _CADENCE.items()}

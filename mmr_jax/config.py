@@ -14,7 +14,7 @@ from mmr_jax.files import write_json
 
 # Fields that change where and how a study runs, but no number of it: in the digest of no stage.
 NEUTRAL = re.compile(
-    r"^mesh\.|^pretrain\.contrast$|^study\.eval_batch_size$|^data\.(root|cache_dir|download|cache|folder)$|^data\.(sizes\.|dataset$|max_unreadable$)"
+    r"^mesh\.|^model\.remat$|^pretrain\.contrast$|^study\.eval_batch_size$|^data\.(root|cache_dir|download|cache|folder)$|^data\.(sizes\.|dataset$|max_unreadable$)"
     r"|\.(log_every|checkpoint_every|keep_last|keep_every)$|^(pretrain|probe)\.validate_every$"
 )
 
@@ -121,10 +121,12 @@ def base(data: str, modalities: Mapping[str, Mapping]) -> ConfigDict:
         patch_bias=True,
         scan_layers=True,
         dtype="float32",  # compute dtype; parameters and losses are float32
+        remat="none",  # what the backward pass computes again to save memory: none, dots or full (docs/scale.md)
         attention="xla",  # or kernel (TPU; compiled for one, but not yet run on one), or auto: the kernel where it fits
     )
     config.model.overrides = ConfigDict()  # modality -> any of the fields above, for separate encoders
     config.pretrain = _recipe(600, 128, 1e-3, temperature=0.07, learn_temperature=False)
+    config.pretrain.microbatches = 1  # parts in which a batch is computed, one after the other, to save memory
     config.pretrain.modalities = ("all",)  # an axis of the study: subsets to pretrain on, "all" or "a+b"
     config.pretrain.direction = "both"  # forward: of a pair the alphabetically first queries, or backward
     config.pretrain.loss = "info_nce"  # or sigmoid, whose logits are cos / temperature + logit_bias
@@ -145,6 +147,7 @@ def base(data: str, modalities: Mapping[str, Mapping]) -> ConfigDict:
     config.probe.optim.clip = 0.0  # a common norm would couple the heads, which are trained side by side
     config.finetune = _recipe(150, 64, 3e-4, select="best")  # best on validation (M_E = M_T), or last
     config.finetune.validate_every = 50
+    config.finetune.microbatches = 1
     config.finetune.init_head = "probe"  # probe or zero
     config.finetune.freeze = ()  # regexes on parameter paths that stay as pretrained
     config.finetune.label_share = 1.0  # share of the labelled set that is used

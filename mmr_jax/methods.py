@@ -36,25 +36,27 @@ class Method:
     mixes: str = ""
 
 
-def _mixup(config):
+def _shared(config):
+    """What all trained methods take from `finetune`."""
     recipe = config.finetune
-    return Mixup(float(recipe.mixup), float(recipe.mixup_alpha), float(recipe.label_smoothing))
+    mixup = Mixup(float(recipe.mixup), float(recipe.mixup_alpha), float(recipe.label_smoothing))
+    return {"mixup": mixup, "microbatches": recipe.microbatches}
 
 
 def _finetune(config, model, modalities, multilabel):
-    return Supervised(model, modalities, mixup=_mixup(config))
+    return Supervised(model, modalities, **_shared(config))
 
 
 def _modality_dropout(config, model, modalities, multilabel):
     if len(modalities) == 1:  # nothing to drop
         return None
-    return ModalityDropout(model, modalities, config.modality_dropout.rate, mixup=_mixup(config))
+    return ModalityDropout(model, modalities, config.modality_dropout.rate, **_shared(config))
 
 
 def _masd(config, model, modalities, multilabel):
     if len(modalities) == len(model.names):  # no modality is left for a student
         return None
-    return Masd(model, modalities, multilabel, config.masd.weight, config.masd.temperature, mixup=_mixup(config))
+    return Masd(model, modalities, multilabel, config.masd.weight, config.masd.temperature, **_shared(config))
 
 
 PROBE = "linear_probe"
@@ -93,6 +95,7 @@ def pretraining(config: ConfigDict, model: Model, modalities: Sequence[str]) -> 
     """The objective of pretraining on unlabelled examples of `modalities`."""
     recipe, names = config.pretrain, tuple(sorted(modalities))
     contrast = dict(loss_name=recipe.loss, contrast=recipe.contrast, bias=float(recipe.logit_bias))
+    contrast |= dict(microbatches=recipe.microbatches)
     if recipe.objective == "contrastive":
         settings = (recipe.temperature, recipe.learn_temperature, recipe.direction)
         return Contrastive(model, names, *settings, **contrast)

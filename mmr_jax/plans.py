@@ -45,10 +45,10 @@ class Plan:
 
     def batches(self, mesh, step: int = 0) -> dict:
         """The global batches of a step, on the mesh."""
-        host = (jax.process_index(), jax.process_count())
+        rows = sharding.host_rows(self.recipe.batch_size, mesh)
         read = {
             name: batch_at(
-                self.sources[name], self.recipe.batch_size, fold_seed(self.seed, self.name, name), step, *host
+                self.sources[name], self.recipe.batch_size, fold_seed(self.seed, self.name, name), step, rows
             )
             for name in self.objective.sources
         }

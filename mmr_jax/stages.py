@@ -20,7 +20,7 @@ from mmr_jax.robustness.interpolate import wise_ft
 from mmr_jax.robustness.results import Predictions, cell_score, save_predictions
 from mmr_jax.robustness.subsets import parse_subset
 from mmr_jax.seeds import fold_seed
-from mmr_jax.train import interrupt
+from mmr_jax.train import hosts
 from mmr_jax.train.checkpoint import load_params, save_params
 from mmr_jax.train.loop import Job, Outcome, fit
 
@@ -43,7 +43,7 @@ def pretrain(study, stage, directory: Path) -> dict:
     params, extra = objective.init(jax.random.key(fold_seed(stage.seed, "init")))
     params, account = start_from_weights(study.config, params)
     sources = {"unlabelled": study.dataset.splits["unlabelled"]}
-    job = Job(stage.name, stage.seed, directory, objective, recipe, sources, params, extra)
+    job = Job(stage.name, stage.seed, directory, objective, recipe, sources, params, extra, profile=study.profile)
     outcome = fit(job, study.mesh)
     trained = {k: v for k, v in outcome.params.items() if k in study.model.shapes}
     rest = {k: v for k, v in outcome.params.items() if k not in trained}
@@ -109,9 +109,9 @@ def probe(study, stage, directory: Path) -> dict:
     objective = LinearProbe(len(study.eval_subsets), study.model.dim, study.model.num_classes)
     heads, _ = objective.init(jax.random.key(0))
     recipe = freeze(study.config.probe)
-    outcome = fit(
-        Job(stage.name, stage.seed, directory, objective, recipe, {"labelled": embeddings}, heads), study.mesh
-    )
+    sources = {"labelled": embeddings}
+    job = Job(stage.name, stage.seed, directory, objective, recipe, sources, heads, profile=study.profile)
+    outcome = fit(job, study.mesh)
     trained = outcome.params["head"]
     per_subset = {s: {k: trained[k][i] for k in ("kernel", "bias")} for i, s in enumerate(study.eval_subsets)}
     save_params(directory / "heads", per_subset)
@@ -148,6 +148,7 @@ def train(study, stage, directory: Path) -> dict:
         params,
         validate=validate,
         data_name=f"downstream/{stage.train}",
+        profile=study.profile,
     )
     outcome = fit(job, study.mesh)
     save_params(directory / "params", outcome.params)
@@ -177,7 +178,7 @@ def evaluate(study, stage, directory: Path) -> dict:
     for train_subset in study.train_subsets:
         ends = study.ends(stage, train_subset)
         for alpha in study.alphas(stage.method):
-            interrupt.check(f"{stage.name}, {train_subset}")
+            hosts.check_signals(f"{stage.name}, {train_subset}")
             params = ends[0] if alpha is None else wise_ft(ends[0], ends[1], alpha)
             for split in study.config.study.test_splits:
                 names = dict(
@@ -189,7 +190,7 @@ def evaluate(study, stage, directory: Path) -> dict:
                 )
                 found = _predictions(evaluator, params, study.dataset.splits[split], **names)
                 rows += _scores(found, split, study.metric)
-                if study.keeps_predictions(split, alpha):
+                if hosts.first() and study.keeps_predictions(split, alpha):
                     save_predictions(directory / "predictions" / f"{train_subset}.npz", found)
     return {"scores": rows}
 
@@ -199,7 +200,8 @@ def export(study, stage, directory: Path) -> dict:
     train = max(study.train_subsets, key=lambda s: s.count("+"))
     trained, anchor = study.ends(stage, train)
     params = wise_ft(trained, anchor, study.config.wise_ft.alpha) if stage.method in methods.INTERPOLATED else trained
-    return export_model(study, params, directory, "model", method=stage.method, train=train)
+    names = dict(method=stage.method, train=train)
+    return hosts.from_first(lambda: export_model(study, params, directory, "model", **names))
 
 
 def _scores(found: Predictions, split: str, metric: str) -> list[dict]:

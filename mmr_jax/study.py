@@ -32,7 +32,7 @@ from mmr_jax.initial import check_weights
 from mmr_jax.models.model import Model, build_model
 from mmr_jax.robustness.subsets import all_subsets, subset_name
 from mmr_jax.seeds import fold_seed
-from mmr_jax.train import interrupt
+from mmr_jax.train import hosts
 from mmr_jax.train.digests import content_digest
 from mmr_jax.train.ledger import NAME as LEDGER
 from mmr_jax.train.ledger import Ledger
@@ -47,7 +47,8 @@ class Study:
     def __init__(self, config: ConfigDict, workdir: str | Path, console: Console | None = None):
         check(config)
         self.config, self.workdir = config, Path(workdir)
-        self.console = console or Console()
+        self.profile: tuple[int, int] | None = None  # steps of which the training stages write a trace
+        self.console = console or Console(quiet=not hosts.first())
         self.modalities = sorted(config.modalities)
         self.eval_subsets = all_subsets(self.modalities)
         self.train_subsets = [subset_name(s.split("+")) for s in config.study.train_subsets] or self.eval_subsets
@@ -163,14 +164,12 @@ class Study:
         return list(wanted.values())
 
     def ready(self) -> None:
-        """Refuse, before anything runs or is written, what would fail later: several hosts, devices, data, model."""
-        if jax.process_count() > 1:
-            raise UserError(f"a study runs on one host and these are {jax.process_count()}: start it on one of them")
+        """Refuse, before anything runs or is written, what would fail later: devices, data, model."""
         mesh = self.mesh
         for name in ("pretrain.batch_size", "probe.batch_size", "finetune.batch_size", "study.eval_batch_size"):
             block, _, key = name.partition(".")
             try:
-                check_batch(self.config[block][key], mesh)
+                check_batch(self.config[block][key], mesh, self.config[block].get("microbatches", 1))
             except UserError as error:
                 raise UserError(f"{name}: {error}") from None
         check_weights(self.config)
@@ -184,27 +183,28 @@ class Study:
         self.ready()
         todo = self.select(kinds, only)
         for number, stage in enumerate(todo, 1):
-            interrupt.check(f"the start of {stage.name}")
-            if self.record(stage):
+            hosts.check_signals(f"the start of {stage.name}")
+            if hosts.from_first(lambda stage=stage: bool(self.record(stage))):
                 continue
             seconds = self._run(stage)
             self.console.print(f"[{number}/{len(todo)}] {stage.name}: {seconds:.1f} s", markup=False, highlight=False)
-        for stage in todo:  # prediction follows the config, also when the stage was finished by an earlier run
-            if stage.kind == "export":
+        for stage in todo if hosts.first() else ():
+            if stage.kind == "export":  # prediction follows the config, also when an earlier run finished the stage
                 publish(self.workdir, self.path(stage) / "model")
 
     def _run(self, stage: Stage) -> float:
         """Run one stage and return its seconds, those of earlier sessions among them."""
         directory = self.path(stage)
         tally = self.dataset.tally or Tally(0.0)
-        before = (tally.read, tally.lost)
+        tally.begin()
         with Ledger(directory) as ledger:
             facts = stage.run(self, stage, directory)
             seconds, goodput = ledger.total()
-        if tally.lost > before[1]:
-            facts["unreadable"] = {"read": tally.read - before[0], "lost": tally.lost - before[1]}
+        if tally.lost:
+            facts["unreadable"] = {"read": tally.read, "lost": tally.lost}
         spent = {kind: round(s, 2) for kind, s in goodput.items()}
-        finish(directory, {"name": stage.name, "seconds": round(seconds, 2), "goodput": spent, **facts})
+        facts = {"name": stage.name, "seconds": round(seconds, 2), "goodput": spent, **facts}
+        hosts.from_first(lambda: finish(directory, facts))  # the others wait until all is there
         return seconds
 
 

@@ -4,6 +4,7 @@ Damaged checkpoints are in train/test_checkpoint.py, bit-for-bit resuming in tes
 greater number in benchmarks/faults.py.
 """
 
+import dataclasses
 import json
 import os
 import signal
@@ -17,8 +18,11 @@ import pytest
 import toy
 
 from mmr_jax.cli import verify as verify_command
+from mmr_jax.data.pipeline import batch_at
+from mmr_jax.data.unreadable import Tally
 from mmr_jax.errors import Diverged, Interrupted, UserError
 from mmr_jax.objectives import Supervised
+from mmr_jax.seeds import fold_seed
 from mmr_jax.study import finish, read_record
 from mmr_jax.train import interrupt
 from mmr_jax.train.checkpoint import Checkpoints, save_params
@@ -149,6 +153,40 @@ def test_a_signal_in_a_validation_saves_the_step_and_validates_it_again(tmp_path
     assert (found.best_step, found.best_score) == (expected.best_step, expected.best_score)
     toy.assert_same(found.params, expected.params)
     assert (tmp_path / "parts/metrics.jsonl").read_text() == (tmp_path / "whole/metrics.jsonl").read_text()
+
+
+class Lossy(toy.Batches):
+    """Every third record cannot be read; of record `deadly` the reading fails."""
+
+    def __init__(self, rows, deadly):
+        super().__init__(rows)
+        self.tally, self.deadly = Tally(1.0), deadly
+
+    def take(self, indices):
+        if self.deadly in indices:
+            raise UserError("no such file")
+        return {**super().take(indices), "unreadable": np.asarray(indices) % 3 == 0}
+
+
+def test_what_cannot_be_read_is_counted_on_after_a_restart(tmp_path):
+    def lossy(name, deadly=-1):
+        job = supervised(tmp_path / name, 1.0, steps=8, checkpoint_every=3)
+        source = Lossy(job.sources["labelled"].rows, deadly)
+        return source, dataclasses.replace(job, sources={"labelled": source})
+
+    source, job = lossy("whole")
+    fit(job, toy.mesh())
+    batches = [batch_at(source, 4, fold_seed(0, "job", "labelled"), step) for step in range(8)]
+    expected = np.cumsum([(batch["id"] % 3 == 0).sum() for batch in batches]).tolist()
+    rows = (tmp_path / "whole/metrics.jsonl").read_text()
+    assert [json.loads(row).get("unreadable", 0) for row in rows.splitlines()] == expected
+    assert source.tally.counts == (32, expected[-1])
+    with pytest.raises(UserError, match="no such file"):
+        fit(lossy("parts", deadly=batches[4]["id"][0])[1], toy.mesh())  # the first four are the rest of its epoch
+    source, job = lossy("parts")
+    assert fit(job, toy.mesh()).resumed_from == 3
+    assert (tmp_path / "parts/metrics.jsonl").read_text() == rows
+    assert source.tally.counts == (32, expected[-1])
 
 
 def test_seconds_add_up_over_sessions(tmp_path):

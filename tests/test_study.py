@@ -139,14 +139,6 @@ def test_batches_that_the_devices_do_not_divide_are_refused_at_the_start(field, 
     assert not list(tmp_path.iterdir())
 
 
-def test_several_hosts_are_refused_at_the_start(tmp_path, monkeypatch):
-    made = study(tmp_path)
-    monkeypatch.setattr(jax, "process_count", lambda: 4)
-    with pytest.raises(UserError, match="a study runs on one host and these are 4"):
-        made.run()
-    assert not list(tmp_path.iterdir())
-
-
 def test_a_mesh_that_does_not_fit_is_refused_at_the_start(tmp_path):
     made = Study(configs.load("tests/toy.py", {"mesh.data": 3}), tmp_path, Console(file=io.StringIO()))
     with pytest.raises(UserError, match="^mesh .* does not fit 8 devices"):

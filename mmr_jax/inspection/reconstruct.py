@@ -1,7 +1,7 @@
 """The stage that lets masked pretraining fill in what is hidden of a few test examples, and draws it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jax
@@ -13,6 +13,7 @@ from mmr_jax.inspection.pictures import draw_example
 from mmr_jax.objectives.masked import Masked, normalized, reconstruction_error
 from mmr_jax.robustness.subsets import parse_subset
 from mmr_jax.seeds import fold_seed
+from mmr_jax.train import hosts
 from mmr_jax.train.checkpoint import load_params
 
 
@@ -42,11 +43,12 @@ def fill(objective: Masked, params: Mapping, batch: Mapping, key: jax.Array) -> 
 
     `params` are those of the model and of the decoder.
     """
+    whole = replace(objective, microbatches=1)  # a few examples need not divide into parts
 
     @jax.jit
     def made(params, batch, key):
-        prepared = objective.prepare(params, batch, key, augment=False)
-        _, _, made = objective.forward(params, *prepared)
+        prepared = whole.prepare(params, batch, key, augment=False)
+        _, _, made = whole.forward(params, *prepared)
         return prepared[0], made.predicted, made.places
 
     patches, predicted, places = jax.device_get(made(params, batch, key))
@@ -102,7 +104,11 @@ def choose(source: Source, count: int) -> np.ndarray:
 
 
 def reconstruct(study, stage, directory: Path) -> dict:
-    """Reconstructions of a few test examples, a picture each."""
+    """Reconstructions of a few test examples, a picture each; the first of several hosts makes them."""
+    return hosts.from_first(lambda: _reconstruct(study, stage, directory))
+
+
+def _reconstruct(study, stage, directory: Path) -> dict:
     objective = methods.pretraining(study.config, study.model, parse_subset(stage.pretrain))
     pretrained = study.path(stage.needs[0])
     params = load_params(pretrained / "params", study.model.shapes) | load_params(pretrained / "pretraining")

@@ -1,12 +1,11 @@
 """Multi-head self-attention, and the choice between XLA's and the TPU kernel of `attention_kernel`."""
 
-import math
-
 import jax
 import jax.numpy as jnp
 
 from mmr_jax.errors import UserError
-from mmr_jax.models.attention_kernel import LANES, LONGEST, batch_axes
+from mmr_jax.models.attention_kernel import LANES, LONGEST
+from mmr_jax.models.placement import batch_shards
 
 IMPLEMENTATIONS = ("auto", "xla", "kernel")
 
@@ -53,6 +52,5 @@ def uses_kernel(implementation: str, shape: tuple[int, int, int], heads: int, dt
     if implementation != "auto":
         return implementation == "kernel"
     mesh = jax.sharding.get_abstract_mesh()
-    shards = math.prod(mesh.shape[a] for a in batch_axes())
     known = not mesh.empty or jax.device_count() == 1
-    return fits and known and batch % shards == 0 and jax.default_backend() == "tpu"
+    return fits and known and batch % batch_shards() == 0 and jax.default_backend() == "tpu"

@@ -16,9 +16,10 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import PartitionSpec
 
+from mmr_jax.models.placement import batch_axes
+
 LANES = 128
 LONGEST = 1024  # tokens whose logits, probabilities and their gradients fit the memory of a chip
-_BATCH_AXES = ("data", "fsdp")  # of the mesh, see train/sharding.py
 _ROWS = 512  # tokens of several short examples that one program of the kernel takes together
 _HIDDEN, _EMPTY = -1e30, -1e20  # bias of a hidden key; the least maximum of a row, which only hidden keys stay below
 
@@ -58,12 +59,6 @@ def _backward(heads, causal, interpret, saved, gradient):
 
 
 kernel_attention.defvjp(_forward, _backward)
-
-
-def batch_axes() -> tuple[str, ...]:
-    """The axes of the mesh in context that batches are split over."""
-    mesh = jax.sharding.get_abstract_mesh()
-    return tuple(a for a in _BATCH_AXES if not mesh.empty and mesh.shape.get(a, 1) > 1)
 
 
 def _split(call, arrays, *static):

@@ -10,6 +10,7 @@ from flax import nnx
 
 from mmr_jax.models.attention import plain_attention, uses_kernel
 from mmr_jax.models.attention_kernel import grouped, kernel_attention
+from mmr_jax.models.placement import in_place
 
 
 def gelu(x: jax.Array) -> jax.Array:
@@ -24,9 +25,17 @@ ACTIVATIONS = {
 }
 
 
+# What the backward pass of a block recomputes: nothing; all but the products with weights; or everything.
+REMATS = {
+    "none": None,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
+
+
 @dataclass(frozen=True)
 class BlockConfig:
-    """Shape and conventions of one transformer block."""
+    """Shape and conventions of one transformer block. `remat` is one of `REMATS`."""
 
     width: int
     heads: int
@@ -36,6 +45,7 @@ class BlockConfig:
     causal: bool = False
     dtype: str = "float32"
     attention: str = "auto"
+    remat: str = "none"
 
 
 class Attention(nnx.Module):
@@ -94,8 +104,8 @@ class Block(nnx.Module):
 
     def __call__(self, x: jax.Array, mask: jax.Array, stream: str) -> jax.Array:
         norms = self.norms[stream]
-        x = x + self.attention(norms.attention(x), mask)
-        return x + self.mlp(norms.mlp(x))
+        x = in_place(x + self.attention(norms.attention(x), mask))
+        return in_place(x + self.mlp(norms.mlp(x)))
 
 
 class Stack(nnx.Module):
@@ -106,7 +116,7 @@ class Stack(nnx.Module):
 
     def __init__(self, cfg: BlockConfig, depth: int, streams: Sequence[str], scan: bool, rngs: nnx.Rngs):
         blocks = [nnx.split(Block(cfg, streams, rngs)) for _ in range(depth)]
-        self.depth, self.scan = depth, scan
+        self.depth, self.scan, self.remat = depth, scan, cfg.remat
         if depth:
             self.layers = nnx.merge(blocks[0][0], jax.tree.map(lambda *x: jnp.stack(x), *[s for _, s in blocks]))
 
@@ -114,9 +124,12 @@ class Stack(nnx.Module):
         """tokens [B, T, D], mask bool [B, T] -> tokens [B, T, D]."""
         if not self.depth:
             return x
+        x = in_place(x)
         graphdef, layers = nnx.split(self.layers)
 
         def body(x, layer):
             return nnx.merge(graphdef, layer)(x, mask, stream), None
 
+        if self.remat != "none":  # in a loop nothing can be merged with the first computation anyway
+            body = jax.checkpoint(body, policy=REMATS[self.remat], prevent_cse=not self.scan)
         return jax.lax.scan(body, x, layers, unroll=1 if self.scan else self.depth)[0]

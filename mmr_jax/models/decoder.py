@@ -92,7 +92,7 @@ def build_decoder(model: Model, cfg: FrozenConfigDict, modalities: tuple[str, ..
     tower, tokenizers = model.encoder.tower, model.bind(model.shapes).encoder.tokenizers
     outer = tower.block
     shape = cfg.width, cfg.heads, cfg.mlp_dim, outer.activation, outer.norm_eps
-    block = BlockConfig(*shape, dtype=outer.dtype, attention=outer.attention)
+    block = BlockConfig(*shape, dtype=outer.dtype, attention=outer.attention, remat=outer.remat)
     outputs = {m: _output(tokenizers[m]) for m in modalities}
     return Functional(lambda rngs: Decoder(outer.width, block, cfg.depth, model.encoder.scan, outputs, rngs))
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields
 
 from mmr_jax.errors import UserError, nearest
 from mmr_jax.models.attention import IMPLEMENTATIONS
-from mmr_jax.models.blocks import ACTIVATIONS, BlockConfig
+from mmr_jax.models.blocks import ACTIVATIONS, REMATS, BlockConfig
 
 SIZES = {
     "Ti": (192, 12, 3, 768),
@@ -21,6 +21,7 @@ CHOICES = {
     "dtype": ("float32", "bfloat16", "float16"),
     "positions": ("learned", "sincos"),
     "attention": IMPLEMENTATIONS,
+    "remat": tuple(REMATS),
 }
 
 
@@ -72,7 +73,8 @@ def _tower(cfg) -> TowerConfig:
             raise UserError(f"model.{key} is {cfg[key]!r}{nearest(str(cfg[key]), allowed)}; choose from {allowed}")
     if cfg.pool == "cls" and not cfg.class_token:
         raise UserError("model.pool='cls' needs model.class_token=True")
-    block = BlockConfig(width, heads, mlp_dim, cfg.activation, cfg.norm_eps, cfg.causal, cfg.dtype, cfg.attention)
+    conventions = (cfg.activation, cfg.norm_eps, cfg.causal, cfg.dtype, cfg.attention, cfg.remat)
+    block = BlockConfig(width, heads, mlp_dim, *conventions)
     extras = (cfg.positions, cfg.modality_token, cfg.pre_norm, cfg.patch_bias)
     return TowerConfig(block, depth, cfg.class_token, cfg.pool, *extras)
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from mmr_jax.models.model import Model, cut, l2_normalize
 from mmr_jax.objectives.base import Objective, weighted_mean
 from mmr_jax.objectives.logit_sums import COLUMNS, LOGSUMEXP, ROWS, SIDES, SOFTPLUS, logit_sums, pair_logits
+from mmr_jax.objectives.microbatches import in_microbatches
 
 _HIDDEN = -1e9
 MAX_LOGIT_SCALE = 100.0
@@ -127,6 +128,7 @@ class Contrastive(Objective):
     loss_name: str = "info_nce"
     contrast: str = "plain"
     bias: float = 0.0
+    microbatches: int = 1
     sources = ("unlabelled",)
 
     def init(self, key):
@@ -148,7 +150,10 @@ class Contrastive(Objective):
         if self.learn_temperature:
             most = MAX_LOGIT_SCALE if self.loss_name == "info_nce" else jnp.inf
             temperature = 1.0 / jnp.minimum(jnp.exp(params.pop("logit_scale")), most)
-        embeddings = self.model.bind(params).contrastive(inputs, length, rng)
+        model = self.model.bind(params)
+        embeddings = in_microbatches(
+            lambda rng, *part: model.contrastive(*part, rng), self.microbatches, rng, inputs, length
+        )
         given = (embeddings, present, temperature, self.direction, bias, self.contrast)
         loss, pairs = pairwise_loss(self.loss_name, *given)
         return loss, (pairs, extra)

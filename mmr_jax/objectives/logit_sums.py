@@ -9,7 +9,6 @@ nothing of that size is kept: going backward, the columns gather their gradients
 
 import functools
 import itertools
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -17,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from mmr_jax.models.attention_kernel import batch_axes
+from mmr_jax.models.placement import batch_axes, batch_shards
 
 CHUNK = 512  # columns
 ROWS, COLUMNS = SIDES = (2, 1)  # the axis of logits [P, rows, columns] that the sum of each row, each column runs over
@@ -52,7 +51,7 @@ def logit_sums(contrast: str, reduction: Reduction, sides: tuple[int, ...], quer
     if contrast == "plain":
         return _sums(reduction, sides, _logits(queries, bias, keys, mask, mask))
     size = mask.shape[1]
-    more = -size % (min(CHUNK, size) if contrast == "chunked" else _devices())
+    more = -size % (min(CHUNK, size) if contrast == "chunked" else batch_shards())
     padded = (jnp.pad(x, [(0, 0), (0, more)] + [(0, 0)] * (x.ndim - 2)) for x in arrays)
     return jax.tree.map(lambda x: x[:, :size], _by_blocks(contrast, reduction, sides, *padded))
 
@@ -137,11 +136,6 @@ def _spread(contrast, own, *arrays):
     spec = PartitionSpec(None, axes)
     run = functools.partial(own, functools.partial(_ring, axes))
     return jax.shard_map(run, in_specs=spec, out_specs=spec, check_vma=False)(*arrays)
-
-
-def _devices() -> int:
-    """Over how many devices batches are split."""
-    return math.prod(jax.sharding.get_abstract_mesh().shape[axis] for axis in batch_axes())
 
 
 def _ring(axes, body, own, visitor):

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from mmr_jax.models.model import cut
 from mmr_jax.objectives.base import weighted_mean
+from mmr_jax.objectives.microbatches import in_microbatches
 from mmr_jax.objectives.supervised import Supervised
 
 
@@ -57,13 +58,15 @@ class Masd(Supervised):
     def distillation(self, model, batch, rng) -> tuple[jax.Array, jax.Array]:
         """L_self-dist of Eq. 8 and the share of examples on which teacher and student agree."""
         inputs, length, present = cut(batch, self.model.names)
-        parts = model.parts(inputs, length, rng)
-        sides = []
-        for names in (self.modalities, [m for m in self.model.names if m not in self.modalities]):
-            select = {m: present[m] for m in names}
-            logits = model.classify(model.fuse({m: parts[m] for m in names}, select)) / self.temperature
-            sides.append((logits, jnp.any(jnp.stack(list(select.values())), axis=0)))
-        (teacher, taught), (student, learns) = sides
+        sides = (self.modalities, [m for m in self.model.names if m not in self.modalities])
+
+        def classified(rng, inputs, length, present):
+            parts = model.parts(inputs, length, rng)
+            fused = [model.fuse({m: parts[m] for m in side}, {m: present[m] for m in side}) for side in sides]
+            return [model.classify(x) / self.temperature for x in fused]
+
+        teacher, student = in_microbatches(classified, self.microbatches, rng, inputs, length, present)
+        taught, learns = (jnp.any(jnp.stack([present[m] for m in side]), axis=0) for side in sides)
         weight = jnp.where(taught & learns, batch["weight"], 0.0)
         agree = (jnp.argmax(teacher, -1) == jnp.argmax(student, -1)).astype(jnp.float32)
         return masd_loss(teacher, student, self.multilabel, weight), weighted_mean(agree, weight)

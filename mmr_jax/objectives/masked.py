@@ -19,6 +19,7 @@ from mmr_jax.models.model import Model, cut
 from mmr_jax.objectives.base import Objective, weighted_mean
 from mmr_jax.objectives.contrastive import pair_accuracy, pairwise_loss
 from mmr_jax.objectives.masking import Hidden, Places, hide, masking_noise, places
+from mmr_jax.objectives.microbatches import in_microbatches
 
 DECODER = "decoder"
 _TARGET_EPS = 1e-6
@@ -70,6 +71,7 @@ class Masked(Objective):
     loss_name: str = "info_nce"
     contrast: str = "plain"
     bias: float = 0.0
+    microbatches: int = 1
     sources = ("unlabelled",)
 
     @property
@@ -117,21 +119,33 @@ class Masked(Objective):
         Per modality: patches float [B, T, dim] or ids int [B, T], length int32 [B], seen bool [B] (the example counts),
         noise float [B, T]: the patches with the smallest stay visible.
         """
+
+        def one(_, *part):
+            return self._made(params, *part)
+
+        made = in_microbatches(one, self.microbatches, None, patches, length, noise)
+        loss, metrics = jnp.float32(0.0), {}
+        if self.contrastive_weight:
+            contrast, metrics = self._contrast(made.pooled, seen)
+            loss += self.contrastive_weight * contrast
+        if self.reconstruction_weight:
+            shown = made.predicted, patches, made.places, seen
+            errors = {m: self._error(*(part[m] for part in shown)) for m in self.modalities}
+            loss += self.reconstruction_weight * sum(errors.values())
+            metrics |= {f"reconstruction_{m}": error for m, error in errors.items()}
+        return loss, metrics, made
+
+    def _made(self, params, patches, length, noise) -> Made:
         module = self._bind(params)
         sequences = self._hide(module.encoder, patches, length, noise)
         where = self._places(module.encoder, sequences)
-        loss, metrics, latent, pooled, predicted = jnp.float32(0.0), {}, None, {}, {}
+        latent, pooled, predicted = None, {}, {}
         if self.contrastive_weight:
             pooled = {m: module.pooled(m, h.tokens, h.mask) for (m,), h in sequences.items()}
-            contrast, metrics = self._contrast(pooled, seen)
-            loss += self.contrastive_weight * contrast
         if self.reconstruction_weight:
             latent = self._latent(module.encoder, sequences)
             predicted = self.decoder.bind(params[DECODER])(latent, where)
-            errors = {m: self._error(predicted[m], patches[m], where[m], seen[m]) for m in self.modalities}
-            loss += self.reconstruction_weight * sum(errors.values())
-            metrics |= {f"reconstruction_{m}": error for m, error in errors.items()}
-        return loss, metrics, Made(latent, pooled, predicted, where)
+        return Made(latent, pooled, predicted, where)
 
     def _bind(self, params: Mapping):
         return self.model.bind({k: v for k, v in params.items() if k != DECODER})

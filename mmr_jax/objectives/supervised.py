@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from mmr_jax.models.model import Model, cut
 from mmr_jax.objectives.base import Objective, weighted_mean
+from mmr_jax.objectives.microbatches import in_microbatches
 from mmr_jax.objectives.mixup import Mixup, mix_inputs, soft_labels
 
 
@@ -41,6 +42,7 @@ class Supervised(Objective):
     model: Model
     modalities: tuple[str, ...]
     mixup: Mixup = field(default=Mixup(), kw_only=True)
+    microbatches: int = field(default=1, kw_only=True)
     sources = ("labelled",)
 
     def init(self, key):
@@ -62,7 +64,11 @@ class Supervised(Objective):
         inputs, length, present = cut(batch, self.modalities)
         inputs, labels = self.soften(model, batch, inputs, length, jax.random.fold_in(rng, 3))
         select = self.select(present, jax.random.fold_in(rng, 1))
-        logits = model.classify(model.fuse(model.parts(inputs, length, rng), select))
+
+        def classified(rng, inputs, length, select):
+            return model.classify(model.fuse(model.parts(inputs, length, rng), select))
+
+        logits = in_microbatches(classified, self.microbatches, rng, inputs, length, select)
         seen = jnp.any(jnp.stack(list(select.values())), axis=0)
         weight = jnp.where(seen, batch["weight"], 0.0)
         loss = weighted_mean(classification_loss(logits, labels, multilabel=batch["label"].ndim == 2), weight)

@@ -13,7 +13,7 @@ from mmr_jax.data.pipeline import eval_batches
 from mmr_jax.data.source import Source
 from mmr_jax.models.model import Model, cut, masked_mean
 from mmr_jax.robustness.subsets import subset_masks
-from mmr_jax.train import interrupt, sharding
+from mmr_jax.train import hosts, sharding
 
 
 def fused_embeddings(model: Model, params: dict, batch: Mapping, masks: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -120,17 +120,16 @@ class SubsetEvaluator:
     def _over(self, program, params, source) -> dict[str, np.ndarray]:
         params = jax.device_put(params, NamedSharding(self.mesh, PartitionSpec()))
         scores, facts, pending = [], [], None
-        host = {"process_index": jax.process_index(), "process_count": jax.process_count()}
-        for batch in eval_batches(source, self.batch_size, **host):
-            if jax.process_count() == 1:  # alone a host must not leave the others in the middle of a program
-                interrupt.check("an evaluation")
+        rows = sharding.host_rows(self.batch_size, self.mesh)
+        for batch in eval_batches(source, self.batch_size, rows):
+            hosts.check_signals("an evaluation")
             out = program(params, sharding.put_batch(batch, self.mesh), self._masks)
             if pending is not None:  # fetched while the next batch is under way; inputs are let go
                 scores.append(jax.device_get(pending))
             pending = out
             facts.append({k: batch[k] for k in ("weight", "label", "id")})
         scores.append(jax.device_get(pending))
-        known = _of_all_hosts(facts)
+        known = _of_all_hosts(facts, rows)
         real = known["weight"] > 0
         return {
             "scores": np.concatenate([s for s, _ in scores], axis=1)[:, real],
@@ -140,10 +139,11 @@ class SubsetEvaluator:
         }
 
 
-def _of_all_hosts(facts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """{name: [N, ...]} in the order of the global batches, from this host's rows of each batch."""
-    mine = {k: np.stack([f[k] for f in facts]) for k in facts[0]}  # [batches, rows of a host, ...]
-    if jax.process_count() == 1:
-        return {k: v.reshape(-1, *v.shape[2:]) for k, v in mine.items()}
-    everyone = {k: np.moveaxis(process_allgather(v), 0, 1) for k, v in mine.items()}
-    return {k: v.reshape(-1, *v.shape[3:]) for k, v in everyone.items()}
+def _of_all_hosts(facts: list[dict[str, np.ndarray]], rows: np.ndarray) -> dict[str, np.ndarray]:
+    """{name: [N, ...]} in the order of the global batches, from this host's `rows` of each batch."""
+    found = {k: np.stack([f[k] for f in facts]) for k in facts[0]}  # [batches, rows of a host, ...]
+    if hosts.many():
+        _, order = np.unique(process_allgather(rows), return_index=True)
+        everyone = {k: np.moveaxis(process_allgather(v), 0, 1) for k, v in found.items()}
+        found = {k: v.reshape(len(facts), -1, *v.shape[3:])[:, order] for k, v in everyone.items()}
+    return {k: v.reshape(-1, *v.shape[2:]) for k, v in found.items()}

@@ -6,9 +6,11 @@ import time
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-PLAIN_EVERY_S = 15.0
+from mmr_jax.files import write_text
+from mmr_jax.progress import Progress
+
+METRICS = "metrics.jsonl"
 
 
 def _tensorboard(directory: Path):
@@ -23,13 +25,11 @@ class MetricLog:
     """`metrics.jsonl`, one object per logged step. Rows after the step from which a run resumes are dropped first."""
 
     def __init__(self, directory: Path, resumed_at: int = 0, tensorboard: bool = True):
-        self.path = Path(directory) / "metrics.jsonl"
+        self.path = Path(directory) / METRICS
         rows = self.path.read_text().splitlines() if self.path.exists() else []
-        kept = [r for r in rows if _step_of(r) is not None and _step_of(r) <= resumed_at]
+        kept = [r for r in rows if (step := _step_of(r)) is not None and step <= resumed_at]
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_suffix(".tmp")
-        temporary.write_text("".join(r + "\n" for r in kept))
-        temporary.replace(self.path)
+        write_text(self.path, "".join(r + "\n" for r in kept))
         self._file = self.path.open("a")
         self._board = _tensorboard(Path(directory)) if tensorboard else None
 
@@ -56,41 +56,21 @@ def _step_of(row: str) -> int | None:
         return None
 
 
-class StageProgress:
-    """Progress of one stage with rate and time left: a bar on a terminal, a plain line now and then elsewhere."""
+class StageProgress(Progress):
+    """Of the steps of one stage: examples a second, the share of the devices' peak that they reach, where it is known
+    (`share`: what one step per second would be), and how long they waited for data (`waited`, seconds)."""
 
     def __init__(self, name: str, total: int, start: int, batch_size: int, console: Console | None = None):
-        self.name, self.total, self.start, self.batch_size = name, total, start, batch_size
-        self.console = console or Console()
-        self.begun = self.said = time.monotonic()
-        self.waited = 0.0
-        self.bar = None
-        if self.console.is_terminal:
-            columns = (
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeRemainingColumn(),
-            )
-            self.bar = Progress(*columns, TextColumn("{task.fields[note]}"), console=self.console, transient=True)
-            self.task = self.bar.add_task(name, total=total, completed=start, note="")
-            self.bar.start()
+        super().__init__("steps", total, start, console, name)
+        self.waited, self.share = 0.0, None
+        self._batch_size, self._compiled = batch_size, False
 
     def update(self, step: int, loss: float) -> None:
         """Tell that `step` steps are done."""
-        if self.bar:
-            self.bar.update(self.task, completed=step, note=self._note(step, loss))
-        elif time.monotonic() - self.said > PLAIN_EVERY_S:
-            self.said = time.monotonic()
-            left = (self.total - step) * (self.said - self.begun) / max(step - self.start, 1)
-            note = self._note(step, loss)
-            self.console.print(f"{self.name}: {step}/{self.total}, {note}, {left:.0f} s left", highlight=False)
-
-    def _note(self, step: int, loss: float) -> str:
-        seconds = max(time.monotonic() - self.begun, 1e-9)
-        rate = (step - self.start) * self.batch_size / seconds
-        return f"loss {loss:.3f}, {rate:.0f} examples/s, data wait {100 * self.waited / seconds:.0f} %"
-
-    def close(self) -> None:
-        if self.bar:
-            self.bar.stop()
+        if not self._compiled:  # the first step fills the pipeline, too: the clock starts after it
+            self._began, self.waited, self._compiled = time.monotonic(), 0.0, True
+            return self.count(0, step - self._done)
+        self.count(step - self._done)
+        wait = 100 * self.waited / self.seconds
+        peak = f"{100 * self.share * self.rate:.0f} % of peak, " if self.share else ""
+        self.tell(f"loss {loss:.3f}, {self.rate * self._batch_size:.0f} examples/s, {peak}data wait {wait:.0f} %")

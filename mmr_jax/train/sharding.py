@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from mmr_jax.errors import UserError
@@ -26,6 +27,8 @@ RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
 def make_mesh(sizes: Mapping[str, int], devices=None) -> Mesh:
     """A ("data", "fsdp", "tensor") mesh; one size may be -1 and takes the devices that are left.
 
+    Neighbours in the mesh are neighbours in the machine. Of several TPU slices each holds a part of the data axis, so
+    that only what crosses it (the sum of the gradients) goes over the network between them.
     Axis types are Auto: the compiler propagates the shardings (Explicit mode refuses much of this code).
     """
     devices = jax.devices() if devices is None else devices
@@ -37,7 +40,17 @@ def make_mesh(sizes: Mapping[str, int], devices=None) -> Mesh:
         raise UserError(
             f"mesh {dict(sizes)} does not fit {len(devices)} devices: the product of the sizes must be that"
         )
-    return Mesh(np.asarray(devices).reshape(shape), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    return Mesh(_arranged(shape, devices), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def _arranged(shape: list[int], devices) -> np.ndarray:
+    slices = len({getattr(d, "slice_index", 0) for d in devices})
+    if slices == 1:
+        return mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+    if shape[0] % slices:
+        raise UserError(f"mesh.data={shape[0]} is not divisible by the {slices} slices of devices that are connected")
+    inner, outer = [shape[0] // slices, *shape[1:]], [slices, 1, 1]
+    return mesh_utils.create_hybrid_device_mesh(inner, outer, devices, allow_split_physical_axes=True)
 
 
 def partition_spec(path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
@@ -61,14 +74,26 @@ def state_sharding(state, mesh: Mesh):
     return jax.tree_util.tree_map_with_path(rule, state)
 
 
-def check_batch(batch_size: int, mesh: Mesh) -> None:
-    """The global batch must divide over the data and fsdp axes."""
+def check_batch(batch_size: int, mesh: Mesh, microbatches: int = 1) -> None:
+    """The global batch, or each of its `microbatches`, must divide over the data and fsdp axes."""
     shards = mesh.shape["data"] * mesh.shape["fsdp"]
-    if batch_size % shards:
-        raise UserError(f"batch size {batch_size} is not divisible by data x fsdp = {shards} devices")
+    if batch_size % (shards * microbatches):
+        parts = f", in {microbatches} microbatches," if microbatches > 1 else ""
+        raise UserError(f"batch size {batch_size}{parts} is not divisible by data x fsdp = {shards} devices")
+
+
+def host_rows(batch_size: int, mesh: Mesh, process: int | None = None) -> np.ndarray:
+    """The rows of a global batch that lie on the devices of a host (default: this one), ascending.
+
+    They need not be contiguous: a mesh follows the wires between the devices. Hosts may share rows.
+    """
+    process = jax.process_index() if process is None else process
+    slices = NamedSharding(mesh, BATCH).devices_indices_map((batch_size,))
+    rows = np.arange(batch_size)
+    return np.unique(np.concatenate([rows[i] for d, i in slices.items() if d.process_index == process]))
 
 
 def put_batch(batch: Mapping, mesh: Mesh):
-    """This host's slice of a batch (NumPy) -> global arrays on the mesh."""
+    """This host's rows of a batch (NumPy) -> global arrays on the mesh."""
     sharding = NamedSharding(mesh, BATCH)
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)

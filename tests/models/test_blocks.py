@@ -1,9 +1,13 @@
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
+from mmr_jax import tree
+from mmr_jax.flops import count_flops
 from mmr_jax.models.attention import attend
 from mmr_jax.models.blocks import ACTIVATIONS, Block, BlockConfig, Stack
 from mmr_jax.models.functional import Functional
@@ -155,3 +159,27 @@ def test_masked_mean_identities():
 def test_no_rng_state_in_modules():
     functional = Functional(lambda rngs: Block(CONFIG, ["a"], rngs))
     assert not jax.tree.leaves(nnx.state(functional.bind(functional.shapes), nnx.RngState))
+
+
+@pytest.mark.parametrize("scan", [True, False])
+@pytest.mark.parametrize("remat", ["dots", "full"])
+def test_recomputing_changes_no_gradient_and_costs_what_it_says(remat, scan):
+    x, mask = inputs(length=8)
+    params = stack_parameters(CONFIG, scan)
+
+    def cost(remat):
+        stack = Functional(lambda rngs: Stack(replace(CONFIG, remat=remat), 3, ["a"], scan, rngs))
+        loss = lambda p, x: jnp.sum(jnp.sin(stack.bind(p)(x, mask, "a")))  # noqa: E731
+        both = jax.grad(loss, argnums=(0, 1))
+        return both(params, x), count_flops(both, params, x).total, count_flops(loss, params, x).total
+
+    (grads, flops, forward), (again, more, _) = cost("none"), cost(remat)
+    for path, expected in tree.flatten(dict(enumerate(grads))).items():
+        np.testing.assert_allclose(tree.flatten(dict(enumerate(again)))[path], expected, atol=1e-5, err_msg=str(path))
+    attention = 3 * 2 * (2 * 3 * 8 * 8 * 16)  # layers x (queries with keys, weights with values)
+    low, high = (0, attention) if remat == "dots" else (0.6 * forward, forward)
+    assert low < more - flops <= high
+
+
+def stack_parameters(cfg, scan):
+    return Functional(lambda rngs: Stack(cfg, 3, ["a"], scan, rngs)).init(jax.random.key(0))
