@@ -37,8 +37,7 @@ def dry_run(study, shapes_only: bool = False, console: Console | None = None) ->
     headers = ("steps", "batch", "tokens", "params + moments, MiB", "GFLOP per example")
     costs = _table("stage", *headers, title="training steps")
     for plan in plans(study):
-        seen = escape("\n".join(f"{m} {n}" for m, n in _seen(study, plan).items()))
-        sizes = (f"{plan.recipe.steps:,}", str(plan.recipe.batch_size), seen)
+        sizes = (f"{plan.recipe.steps:,}", str(plan.recipe.batch_size), escape(_seen(study, plan)))
         costs.add_row(escape(plan.name), *sizes, *_costs(study, plan))
     console.print(costs)
     if not shapes_only:
@@ -95,16 +94,23 @@ def tokens(study) -> dict[str, int]:
     return {m: tokenizers[m].count + int(tokenizers[m].tower.class_token) for m in study.modalities}
 
 
-def _seen(study, plan: Plan) -> dict[str, str]:
-    """Tokens per modality in a plan's step; of masked pretraining the visible ones and all that the decoder sees."""
+def sequences(study, plan: Plan) -> dict[str, tuple[int, int]]:
+    """{modality: (tokens that the encoder sees in a plan's step, all of them)}; under one name if masked together."""
     every, objective = tokens(study), plan.objective
     if not isinstance(objective, Masked):
-        return {m: str(every[m]) for m in plan.modalities}
+        return {m: (every[m], every[m]) for m in plan.modalities}
     if objective.together:
         total = sum(every[m] for m in plan.modalities)
-        return {"+".join(plan.modalities): f"{kept(total, objective.masking[0][1])} of {total}"}
+        return {"+".join(plan.modalities): (kept(total, objective.masking[0][1]), total)}
     skip = int(study.model.encoder.tower.class_token)
-    return {m: f"{skip + kept(every[m] - skip, ratio)} of {every[m]}" for m, ratio, _ in objective.masking}
+    return {m: (skip + kept(every[m] - skip, ratio), every[m]) for m, ratio, _ in objective.masking}
+
+
+def _seen(study, plan: Plan) -> str:
+    """Lines for the table; the decoder of masked pretraining sees all tokens, the encoder those that are visible."""
+    masked = isinstance(plan.objective, Masked)
+    lines = (f"{m} {seen} of {n}" if masked else f"{m} {n}" for m, (seen, n) in sequences(study, plan).items())
+    return "\n".join(lines)
 
 
 def _print_parameters(study, console: Console) -> None:

@@ -78,6 +78,8 @@ def _times(eqn) -> int:
     """How often the jaxprs of an equation run."""
     if eqn.primitive.name == "scan":
         return eqn.params["length"]
+    if eqn.primitive.name == "pallas_call":
+        return math.prod(eqn.params["grid_mapping"].grid)
     if eqn.primitive.name == "shard_map":
         return math.prod(eqn.params["mesh"].shape[axis] for axis in eqn.params["newly_manual_axes"])
     return 1
@@ -97,4 +99,4 @@ def _convolution(eqn) -> int:
 
 
 _PRODUCTS = {"dot_general": _dot_general, "conv_general_dilated": _convolution}
-_REPEATED_UNKNOWN = ("while", "pallas_call")
+_REPEATED_UNKNOWN = ("while",)

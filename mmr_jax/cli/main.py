@@ -6,6 +6,7 @@
 import importlib
 import re
 import sys
+import traceback
 
 from absl import app, flags, logging
 
@@ -19,8 +20,11 @@ COMMANDS = {
     "pretrain": "its pretraining stages",
     "finetune": "its probes and training stages, and what they need",
     "evaluate": "its evaluation stages, retrieval and reconstructions, and what they need",
+    "stages": "all its stages, what each needs, and which are finished",
+    "stage": "exactly one of them, so that a queue can run them apart and at the same time",
     "report": "the report of a workdir, or of your own scores (--scores=matrix.csv or a folder of predictions)",
     "verify": "whether all parameters, checkpoints and records of a workdir are what was written",
+    "plan": "memory, FLOPs, cycles and collectives of a config's steps on a TPU that is not there, or here",
     "predict": "class probabilities from whatever modalities are given",
     "prepare": "media files and their labels or a manifest to a data set: frames, audio, text, ready to read",
     "validate-data": "what is in a prepared data set and what is wrong with it: tables and a page of pictures",
@@ -77,6 +81,27 @@ def _config_error(argv: list[str], error: Exception) -> UserError:
 
 
 def _guarded(command, argv) -> int:
+    """Run a command; where it fails as one host of several, end the process so that the others do not wait."""
+    try:
+        code = _exit_code(command, argv)
+    except Exception:
+        if not _one_of_several():
+            raise
+        traceback.print_exc()
+        code = 1
+    if code and _one_of_several():
+        from mmr_jax.train import hosts
+
+        hosts.leave(code)
+    return code
+
+
+def _one_of_several() -> bool:
+    jax = sys.modules.get("jax")  # commands that do without it are never that
+    return jax is not None and jax.distributed.is_initialized()
+
+
+def _exit_code(command, argv) -> int:
     """Run a command and turn its ends into exit codes."""
     if len(argv) > 1:
         raise UserError(f"unexpected argument {argv[1]!r}; flags are written --name=value")

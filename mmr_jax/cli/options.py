@@ -13,6 +13,7 @@ from mmr_jax.files import read_json
 CONFIG = config_flags.DEFINE_config_file("config", None, "config file, or file.py:argument", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "directory of the study")
 ONLY = flags.DEFINE_string("only", "", "run only the stages whose name holds this, and what they need")
+PROFILE = flags.DEFINE_string("profile_steps", "", "a:b: the training stages that run write a trace of these steps")
 
 
 def require(value, name: str, example: str):
@@ -20,6 +21,16 @@ def require(value, name: str, example: str):
     if value in (None, ""):
         raise UserError(f"--{name} is missing; for example --{name}={example}")
     return value
+
+
+def profiled_steps() -> tuple[int, int] | None:
+    """The first and the last step of a trace that is asked for."""
+    if not PROFILE.value:
+        return None
+    first, _, last = PROFILE.value.partition(":")
+    if not (first.isdecimal() and last.isdecimal() and 1 <= int(first) <= int(last)):
+        raise UserError(f"--profile_steps is {PROFILE.value!r}: two steps are expected, from 1 on, as 10:15")
+    return int(first), int(last)
 
 
 def given_config():

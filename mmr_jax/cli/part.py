@@ -1,11 +1,11 @@
 """A part of a study as a command, so that a cluster can run the parts apart."""
 
-import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
 from mmr_jax import config as configs
 from mmr_jax.cli import options
+from mmr_jax.cli.job import joined
 from mmr_jax.workdir_lock import locked
 
 
@@ -16,13 +16,12 @@ def run_part(kinds: Sequence[str]) -> None:
     options.one_study(config)
     options.check_same_config(workdir, config)
     from mmr_jax.study import Study
-    from mmr_jax.train import interrupt
 
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(interrupt.handled(ends_process=True))
+    with joined(config, workdir) as hosts:
         study = Study(config, workdir)
+        study.profile = options.profiled_steps()
         study.select(kinds, options.ONLY.value)
         study.ready()  # bad data, a bad model or too few devices are refused before anything is written
-        stack.enter_context(locked(workdir))
-        configs.write(workdir, config, changes)
-        study.run(kinds, options.ONLY.value)
+        with hosts.held_by_first(locked(workdir)):
+            hosts.from_first(lambda: configs.write(workdir, config, changes))
+            study.run(kinds, options.ONLY.value)

@@ -1,6 +1,5 @@
 """mmr run: the whole study, from pretraining to the report. The same command resumes."""
 
-import contextlib
 from pathlib import Path
 
 from absl import flags
@@ -8,6 +7,7 @@ from rich.console import Console
 
 from mmr_jax import config as configs
 from mmr_jax.cli import options
+from mmr_jax.cli.job import joined
 from mmr_jax.errors import UserError
 from mmr_jax.workdir_lock import locked
 
@@ -31,29 +31,28 @@ def run() -> None:
 def _study(config, workdir: Path, changes: dict) -> None:
     from mmr_jax.study import Study
     from mmr_jax.study_report import report
-    from mmr_jax.train import interrupt
 
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(interrupt.handled(ends_process=True))
+    with joined(config, workdir) as hosts:
         study = Study(config, workdir)
+        study.profile = options.profiled_steps()
         study.ready()  # bad data, a bad model or too few devices are refused before anything is written
-        stack.enter_context(locked(workdir))
-        configs.write(workdir, config, changes)
-        study.run(only=options.ONLY.value)
-        if not options.ONLY.value:
-            report(study, changes)
+        with hosts.held_by_first(locked(workdir)):
+            hosts.from_first(lambda: configs.write(workdir, config, changes))
+            study.run(only=options.ONLY.value)
+            if not options.ONLY.value:
+                hosts.from_first(lambda: report(study, changes))
 
 
 def _sweep(config, workdir: Path, changes: dict) -> None:
     from mmr_jax import sweep
-    from mmr_jax.train import interrupt
 
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(interrupt.handled(ends_process=True))
+    with joined(config, workdir) as hosts:
+        if hosts.many():
+            raise UserError("a sweep of several studies runs on one host: give each host a study of its own")
         sweep.check(config, workdir)
-        stack.enter_context(locked(workdir))
-        configs.write(workdir, config, changes)
-        sweep.run(config, workdir, changes, Console())
+        with locked(workdir):
+            configs.write(workdir, config, changes)
+            sweep.run(config, workdir, changes, Console())
 
 
 def _dry_run(config) -> None:

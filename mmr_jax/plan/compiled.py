@@ -1,0 +1,77 @@
+"""Ahead-of-time compilation of one step, and what the compiler says of it."""
+
+import re
+import time
+from dataclasses import dataclass
+
+from jax.errors import JaxRuntimeError
+
+from mmr_jax.errors import UserError
+from mmr_jax.plan.hlo import Program
+from mmr_jax.plan.steps import Call, bytes_per_device
+
+_TOO_LARGE = re.compile(r"HbmOom.*?\(([\d.]+)([KMGT])\) exceeds available HBM", re.S)
+_UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+# For the fall-back: libtpu prints no program in which these are asynchronous.
+_SYNCHRONOUS = {"xla_tpu_enable_async_collective_fusion": "false"}
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """`seconds` by the clock and of `processor` time, of all threads. `memory`: bytes per device by kind, as the
+    compiler counts them. `program`: None of one that does not fit. `note`: how it was come by, if in another way."""
+
+    seconds: float
+    processor: float
+    memory: dict[str, int]
+    program: Program | None
+    note: str = ""
+
+    @property
+    def total(self) -> int:
+        return self.memory["total"]
+
+
+def compile_call(call: Call, name: str) -> Compiled:
+    """Compile for the devices that the arguments lie on. What the compiler refuses is a UserError."""
+    begun = time.perf_counter(), time.process_time()
+    lowered = call.fn.trace(*call.args).lower()
+    try:
+        made = lowered.compile()
+    except JaxRuntimeError as error:
+        if found := _TOO_LARGE.search(str(error)):
+            return _too_large(call, int(float(found[1]) * _UNITS[found[2]]), _since(begun))
+        raise UserError(f"{name}: the compiler refuses it: {str(error).splitlines()[0]}") from None
+    return Compiled(*_since(begun), _memory(made), *_program(made, lowered))
+
+
+def _since(begun: tuple[float, float]) -> tuple[float, float]:
+    return time.perf_counter() - begun[0], time.process_time() - begun[1]
+
+
+def _too_large(call: Call, temporaries: int, seconds: tuple[float, float]) -> Compiled:
+    """What the compiler says of a program that it refuses for its size: of temporaries alone."""
+    sizes = {"arguments": bytes_per_device(call.kinds), "temporaries": temporaries}
+    return Compiled(*seconds, {**sizes, "total": sum(sizes.values())}, None, "too large: no program, no cycles")
+
+
+def _memory(made) -> dict[str, int]:
+    found = made.memory_analysis()
+    kept = found.output_size_in_bytes - found.alias_size_in_bytes
+    sizes = {
+        "arguments": found.argument_size_in_bytes,
+        "temporaries": found.temp_size_in_bytes,
+        "outputs": kept,
+        "code": found.generated_code_size_in_bytes,
+    }
+    return {**sizes, "total": sum(sizes.values())}
+
+
+def _program(made, lowered) -> tuple[Program, str]:
+    """The program, which libtpu cannot print if some collectives in it are asynchronous: then that of another
+    compilation."""
+    try:
+        return Program(made.as_text()), ""
+    except JaxRuntimeError:
+        again = lowered.compile(compiler_options=_SYNCHRONOUS)
+        return Program(again.as_text()), "cycles and collectives of a program without asynchronous collectives"
