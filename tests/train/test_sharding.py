@@ -3,9 +3,13 @@ import pytest
 import toy
 from jax.sharding import AxisType, PartitionSpec
 
+from mmr_jax import tree
 from mmr_jax.errors import UserError
-from mmr_jax.objectives import Contrastive, LinearProbe
+from mmr_jax.objectives import Contrastive, LinearProbe, Supervised
+from mmr_jax.plan.collectives import find_collectives
+from mmr_jax.plan.hlo import Program
 from mmr_jax.train.sharding import check_batch, make_mesh, partition_spec, put_batch, state_sharding
+from mmr_jax.train.step import make_program
 
 OPTIONS = [
     {"class_token": True, "projection.kind": "mlp"},
@@ -70,3 +74,19 @@ def test_batches_divide_over_data_and_fsdp():
         check_batch(6, mesh)
     batch = put_batch(toy.batch(8), mesh)
     assert {len({s.index[0].start for s in x.addressable_shards}) for x in jax.tree.leaves(batch)} == {4}
+
+
+def test_under_fsdp_weights_travel_and_activations_do_not():
+    model, mesh = toy.model({"width": 64, "mlp_dim": 256}), toy.mesh(fsdp=8)
+    objective = Supervised(model, ("image", "text"))
+    program = make_program(objective, toy.recipe().optim, 10, 0.0, mesh)
+    key = jax.eval_shape(jax.random.key, 0)
+    state = jax.eval_shape(lambda key: program.start(*objective.init(key)), key)
+    sent = {}
+    for size in (16, 64):
+        batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), toy.batch(size))
+        text = program.step.lower(state, {"labelled": batch}, key).compile().as_text()
+        sent[size] = sum(c.sent for c in find_collectives(Program(text)))
+    trained = sum(x.size * 4 for path, x in tree.flatten(model.shapes).items() if objective.trains(path))
+    assert sent[64] == pytest.approx(sent[16], rel=0.02)  # it does not grow with the batch
+    assert sent[64] < 5 * trained  # gathered forwards and backwards, and the gradients summed
