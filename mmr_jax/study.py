@@ -179,9 +179,13 @@ class Study:
         self.stages()
 
     def run(self, kinds: Sequence[str] = (), only: str = "") -> None:
-        """Run what is not finished yet, in order."""
+        """Run what `select` gives and is not finished yet, in order."""
         self.ready()
-        todo = self.select(kinds, only)
+        self.run_stages(self.select(kinds, only))
+
+    def run_stages(self, todo: Sequence[Stage]) -> None:
+        """Run those of some stages that are not finished, in the order given."""
+        hosts.check_agreement({stage.name: stage.key for stage in todo})  # the same data, among others
         for number, stage in enumerate(todo, 1):
             hosts.check_signals(f"the start of {stage.name}")
             if hosts.from_first(lambda stage=stage: bool(self.record(stage))):
@@ -203,7 +207,8 @@ class Study:
         if tally.lost:
             facts["unreadable"] = {"read": tally.read, "lost": tally.lost}
         spent = {kind: round(s, 2) for kind, s in goodput.items()}
-        facts = {"name": stage.name, "seconds": round(seconds, 2), "goodput": spent, **facts}
+        device = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
+        facts = {"name": stage.name, "device": device, "seconds": round(seconds, 2), "goodput": spent, **facts}
         hosts.from_first(lambda: finish(directory, facts))  # the others wait until all is there
         return seconds
 

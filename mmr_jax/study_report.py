@@ -1,21 +1,16 @@
 """From the records of a study's stages to its report."""
 
-import importlib.metadata
-import platform
 from collections.abc import Mapping
 
-import jax
-
-from mmr_jax import __version__, methods
 from mmr_jax import config as configs
+from mmr_jax import methods
 from mmr_jax.errors import UserError
 from mmr_jax.robustness.intervals import wilson
 from mmr_jax.robustness.report import print_summary, write_report
 from mmr_jax.robustness.results import Predictions, Result, read_predictions
 from mmr_jax.robustness.views import largest_set
 from mmr_jax.study import Stage, Study
-
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+from mmr_jax.versions import versions
 
 
 def report(study: Study, changes: Mapping) -> None:
@@ -78,7 +73,7 @@ def report_meta(study: Study, changes: Mapping) -> dict:
         "metric": study.metric,
         "config": configs.flatten(study.config),
         "config_diff": dict(changes),
-        "versions": versions(),
+        "versions": {**versions(), "device": _devices(study)},
         "stages": _timings(study),
         "notes": [*study.dataset.notes, *_method_notes(study), *_unreadable(study), *_unfinished(study)],
         "alpha": {m: a for m, a in alphas.items() if m in study.config.study.methods},
@@ -118,11 +113,10 @@ def _unfinished(study: Study) -> list[str]:
     return [f"{name} has not run, so its section lacks it: mmr evaluate runs it." for name in lacking]
 
 
-def versions() -> dict[str, str]:
-    """Versions of what decides the numbers, and the device."""
-    found = {name: importlib.metadata.version(name) for name in PACKAGES}
-    device = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
-    return {"mmr_jax": __version__, "python": platform.python_version(), **found, "device": device}
+def _devices(study: Study) -> str:
+    """What the stages ran on."""
+    records = map(study.record, study.stages())
+    return ", ".join(sorted({r["device"] for r in records if r and "device" in r}))
 
 
 def _timings(study: Study) -> list[dict]:

@@ -64,9 +64,9 @@ def job(name, directory, slowly=False):
 
 
 def main(folder, data, fsdp, tensor, *names):
-    hosts.start()
-    mesh = make_mesh({"data": int(data), "fsdp": int(fsdp), "tensor": int(tensor)})
     with interrupt.handled():
+        hosts.start()
+        mesh = make_mesh({"data": int(data), "fsdp": int(fsdp), "tensor": int(tensor)})
         for name in names:
             outcome = fit(job(name.removesuffix("-slowly"), folder, name.endswith("-slowly")), mesh)
             save_params(Path(folder) / name / "params", outcome.params)

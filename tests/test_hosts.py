@@ -111,6 +111,22 @@ def test_two_hosts_give_the_losses_of_one_device_when_parameters_lie_on_both(one
     finished(tmp_path, 1, 8, 1, *hosts_fit.OBJECTIVES)
     for name, expected in one.items():
         np.testing.assert_allclose(losses(tmp_path / name), expected, rtol=1e-5)
+    # one host alone reads the part that is damaged; both take the step before
+    before = load_params(tmp_path / "masd" / "params")
+    file = max((tmp_path / "masd/checkpoints/20").glob("ocdbt.process_1/d/*"), key=lambda f: f.stat().st_size)
+    data = bytearray(file.read_bytes())
+    data[50:80] = bytes(30)
+    file.write_bytes(bytes(data))
+    (_, said), _ = ends(two(tmp_path, 1, 8, 1, "masd"))
+    assert "checkpoint 20" in said and "set aside" in said and "resumes from step 15" in said
+    toy.assert_same(load_params(tmp_path / "masd" / "params"), before)
+    np.testing.assert_allclose(losses(tmp_path / "masd"), one["masd"], rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_one_example_on_the_devices_of_two_hosts(one, tmp_path):
+    finished(tmp_path, 1, 1, 8, "supervised")
+    np.testing.assert_allclose(losses(tmp_path / "supervised"), one["supervised"], rtol=1e-5)
 
 
 def test_a_signal_to_one_host_makes_both_save_the_same_step_and_go_on(whole, tmp_path):
@@ -162,10 +178,11 @@ def test_hosts_that_run_different_jobs_are_refused(tmp_path):
 
 @pytest.mark.slow
 def test_a_study_on_two_hosts_gives_the_scores_of_one(tmp_path):
-    study = ("run", "--config=tests/toy.py:two", "--config.study.retrieval=8")
+    changes = {"study.retrieval": 8, "pretrain.objective": "masked", "model.adapter_depth": 1}
+    study = ("run", "--config=tests/toy.py:two", *(f"--config.{key}={value}" for key, value in changes.items()))
     for code, said in ends(two(*study, f"--workdir={tmp_path / 'two'}", command=MMR)):
         assert code == 0, said
-    alone = Study(configs.load("tests/toy.py:two", {"study.retrieval": 8}), tmp_path / "one", Console(quiet=True))
+    alone = Study(configs.load("tests/toy.py:two", changes), tmp_path / "one", Console(quiet=True))
     alone.run()
     results, predictions = collect(alone)
     found, theirs = collect(Study(alone.config, tmp_path / "two"))
@@ -173,7 +190,8 @@ def test_a_study_on_two_hosts_gives_the_scores_of_one(tmp_path):
     for mine, other in zip(predictions, theirs, strict=True):
         np.testing.assert_array_equal(mine.ids, other.ids)
         np.testing.assert_allclose(mine.scores, other.scores, atol=1e-4)
-    assert (tmp_path / "two" / "report" / "report.html").exists()
+    assert list((tmp_path / "two").glob("stages/*/*/reconstruct-*/pictures/*.png"))
+    assert list((tmp_path / "two" / "report").glob("*.html"))
 
 
 @pytest.mark.parametrize("number", [0, 1])

@@ -22,6 +22,10 @@ def run() -> None:
     workdir = Path(options.require(options.WORKDIR.value, "workdir", "runs/quickstart"))
     if not (workdir / "config.json").exists():
         raise UserError(f"{workdir} holds no study (config.json is absent); run mmr run first, or give --scores")
+    import jax
+
+    jax.config.update("jax_platforms", "cpu")  # the accelerator may be at work on this very study
+
     from mmr_jax import config as configs
     from mmr_jax.study import Study
     from mmr_jax.study_report import report

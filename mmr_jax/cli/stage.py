@@ -3,7 +3,6 @@
 mmr stage --config=configs/quickstart.py --workdir=runs/quickstart --name=seed0/audio+text+video/pretrain
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
@@ -24,11 +23,12 @@ def run() -> None:
     name = options.require(NAME.value, "name", "seed0/audio+video/pretrain")
     options.one_study(config)
     options.check_same_config(workdir, config)
+    from mmr_jax.study import Study
 
     with joined(config, workdir) as hosts:
-        study = _one_stage(config, workdir)
+        study = Study(config, workdir)
         study.profile = options.profiled_steps()
-        (stage,) = study.select(only=name)
+        stage = _stage(study, name)
         study.ready()
         first = hosts.held_by_first
         with first(locked(workdir, shared=True)), first(locked(study.path(stage))):
@@ -36,23 +36,15 @@ def run() -> None:
                 configs.write(workdir, config, changes)
             if study.record(stage):
                 study.console.print(f"{name} is finished already", markup=False, highlight=False)
-            study.run(only=name)
+            study.run_stages([stage])
 
 
-def _one_stage(config, workdir: Path):
-    from mmr_jax.graph import Stage
-    from mmr_jax.study import Study
-
-    class OneStage(Study):
-        """A study that selects by the whole name and takes nothing along."""
-
-        def select(self, kinds: Sequence[str] = (), only: str = "") -> list[Stage]:
-            stages = {stage.name: stage for stage in self.stages()}
-            if only not in stages:
-                raise UserError(f"no stage is called {only!r}{nearest(only, stages)}")
-            missing = [need.name for need in stages[only].needs if not self.record(need)]
-            if missing:
-                raise UserError(f"{only} needs what is not finished: {', '.join(missing)}")
-            return [stages[only]]
-
-    return OneStage(config, workdir)
+def _stage(study, name: str):
+    """The stage of this name; UserError if there is none, or if something that it needs is not finished."""
+    stages = {stage.name: stage for stage in study.stages()}
+    if name not in stages:
+        raise UserError(f"no stage is called {name!r}{nearest(name, stages)}")
+    missing = [need.name for need in stages[name].needs if not study.record(need)]
+    if missing:
+        raise UserError(f"{name} needs what is not finished: {', '.join(missing)}")
+    return stages[name]

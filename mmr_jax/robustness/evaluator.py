@@ -13,7 +13,7 @@ from mmr_jax.data.pipeline import eval_batches
 from mmr_jax.data.source import Source
 from mmr_jax.models.model import Model, cut, masked_mean
 from mmr_jax.robustness.subsets import subset_masks
-from mmr_jax.train import hosts, sharding
+from mmr_jax.train import hosts, interrupt, sharding
 
 
 def fused_embeddings(model: Model, params: dict, batch: Mapping, masks: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -118,11 +118,12 @@ class SubsetEvaluator:
         return self._over(self._fused, params, source)
 
     def _over(self, program, params, source) -> dict[str, np.ndarray]:
-        params = jax.device_put(params, NamedSharding(self.mesh, PartitionSpec()))
+        params, heard = sharding.replicated(params, self.mesh), hosts.Poll(self.mesh)
         scores, facts, pending = [], [], None
         rows = sharding.host_rows(self.batch_size, self.mesh)
         for batch in eval_batches(source, self.batch_size, rows):
-            hosts.check_signals("an evaluation")
+            if heard.ask(interrupt.FLAG.raised):
+                hosts.check_signals("an evaluation")
             out = program(params, sharding.put_batch(batch, self.mesh), self._masks)
             if pending is not None:  # fetched while the next batch is under way; inputs are let go
                 scores.append(jax.device_get(pending))

@@ -12,10 +12,9 @@ from pathlib import Path
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from jax.experimental import multihost_utils
 
 from mmr_jax.errors import UserError
-from mmr_jax.train import digests
+from mmr_jax.train import digests, hosts
 from mmr_jax.train.digests import Damaged
 from mmr_jax.train.optim import path_string
 
@@ -51,11 +50,13 @@ class Checkpoints:
         """Steps that were saved, oldest first; what a kill cut off and empty directories are none."""
         if not self._directory.is_dir():
             return []
-        found = [p for p in self._directory.iterdir() if p.name.isdecimal() and p.is_dir() and any(p.iterdir())]
-        return sorted(int(p.name) for p in found if not self._cut_off(p))
+        return sorted(int(p.name) for p in self._directory.iterdir() if p.name.isdecimal() and self._saved(p))
 
-    def _cut_off(self, path: Path) -> bool:
-        return self._mark(path).exists() and not digests.complete(path)
+    def _saved(self, path: Path) -> bool:
+        try:
+            return any(path.iterdir()) and (digests.complete(path) or not self._mark(path).exists())
+        except (FileNotFoundError, NotADirectoryError):  # the first host has just retired it; or it is a stray file
+            return False
 
     def _mark(self, path: Path) -> Path:
         """A file that is there while a step is written: it tells a cut-off step from one that lost its digests."""
@@ -90,7 +91,7 @@ class Checkpoints:
                 if not digests.complete(mark.with_suffix("")):
                     self._discard(mark.with_suffix(""))
             self._sweep()
-        if jax.process_index() == 0:
+        if hosts.first():
             self._directory.mkdir(parents=True, exist_ok=True)
             shutil.rmtree(path, ignore_errors=True)
             self._mark(path).touch()
@@ -115,9 +116,10 @@ class Checkpoints:
 
     def _retire(self) -> None:
         """Delete what need not be kept; a step is renamed first, so that a kill leaves no half of it."""
+        if not hosts.first():
+            return
         last, every = self._keep
-        steps = self.steps()
-        for step in steps[: -max(last, 1)] if jax.process_index() == 0 else ():
+        for step in self.steps()[: -max(last, 1)]:
             if not (every and step % every == 0):
                 (self._directory / str(step)).rename(self._directory / f"trash-{step}")
         for mark in self._directory.glob("*.saving"):
@@ -128,13 +130,13 @@ class Checkpoints:
     def _discard(self, path: Path) -> None:
         """Remove what a failed save left: it may fill the disk."""
         self._sweep()
-        if jax.process_index() == 0:
+        if hosts.first():
             shutil.rmtree(path, ignore_errors=True)
             self._mark(path).unlink(missing_ok=True)
 
     def _sweep(self) -> None:
         """Remove what a kill left of saves and deletions."""
-        for pattern in _TRASH if jax.process_index() == 0 else ():
+        for pattern in _TRASH if hosts.first() else ():
             for path in self._directory.glob(pattern):
                 shutil.rmtree(path, ignore_errors=True)
 
@@ -157,7 +159,7 @@ class Checkpoints:
         dtype or shape is refused. A damaged step is renamed to damaged-<step>-<time> and the one before is taken;
         if none is left that is an error, for the stage would start again from nothing.
         """
-        for step in reversed(self.steps()):
+        for step in reversed(hosts.from_first(self.steps)):  # a file system may show the hosts different ones
             try:
                 return step, _restore(self._directory / str(step), target)
             except Damaged as damage:
@@ -172,7 +174,7 @@ class Checkpoints:
 
     def _set_aside(self, step: int, damage: Damaged) -> None:
         name = f"damaged-{step}-{time.strftime('%Y%m%d-%H%M%S')}"
-        if jax.process_index() == 0:
+        if hosts.first():
             (self._directory / str(step)).rename(self._directory / name)
             print(f"checkpoint {step} in {self._directory} is damaged: {damage}; set aside as {name}", flush=True)
 
@@ -189,7 +191,7 @@ def _restore(path: Path, target: dict) -> dict:
         state = _restored(path, made, target)
     except Damaged as error:
         damage = error
-    if not _all_agree(damage is None):
+    if hosts.any_host(damage is not None):
         raise damage or Damaged("another process found it so")
     return state
 
@@ -204,7 +206,7 @@ def _restored(path: Path, made: digests.Record, target: dict) -> dict:
         examine(path)
     abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), target)
     try:
-        with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
+        with _reader(ocp.StandardCheckpointHandler) as reader:
             state = reader.restore(path, args=ocp.args.StandardRestore(abstract))
     except Exception:
         return _placed(examine(path)[0], abstract)
@@ -223,8 +225,12 @@ def _placed(tree: dict, abstract):
     return jax.tree_util.tree_map_with_path(place, abstract)
 
 
-def _all_agree(good: bool) -> bool:
-    return good if jax.process_count() == 1 else bool(np.all(multihost_utils.process_allgather(np.bool_(good))))
+def _reader(handler) -> ocp.Checkpointer:
+    """Reads without waiting for other processes: one alone may read, or find damage that the others do not see."""
+    me = jax.process_index()
+    only = dict(primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"host{me}")
+    alone = ocp.options.MultiprocessingOptions(**only)
+    return ocp.Checkpointer(handler(multiprocessing_options=alone), multiprocessing_options=alone)
 
 
 def examine(path: Path) -> tuple[dict, int]:
@@ -232,7 +238,7 @@ def examine(path: Path) -> tuple[dict, int]:
     path = Path(path).absolute()
     made = digests.read(path)
     try:
-        with ocp.PyTreeCheckpointer() as reader:
+        with _reader(ocp.PyTreeCheckpointHandler) as reader:
             metadata = reader.metadata(path).item_metadata.tree
             kinds = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), metadata)
             tree = reader.restore(path, ocp.args.PyTreeRestore(restore_args=kinds))

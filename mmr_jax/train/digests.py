@@ -6,6 +6,7 @@ the file holds a digest of itself too. It is written last: a directory without i
 
 import hashlib
 import json
+import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +20,7 @@ from mmr_jax.train.optim import path_string
 
 FORMAT = 1
 PATTERN = "digests-*.json"
+_LAG_S = 90.0  # after which a network file system shows what another host has made
 _THREADS = 4  # hashing lets other threads run
 
 
@@ -106,7 +108,15 @@ def write(directory: Path, made: Record) -> None:
         for path, e in made.items()
     }
     body = {"format": FORMAT, "processes": jax.process_count(), "arrays": arrays}
-    write_json(Path(directory) / f"digests-{jax.process_index()}.json", {**body, "blake2b": content_digest(body)})
+    path = Path(directory) / f"digests-{jax.process_index()}.json"
+    last = time.monotonic() + (_LAG_S if jax.process_count() > 1 else 0)
+    while True:
+        try:
+            return write_json(path, {**body, "blake2b": content_digest(body)})
+        except FileNotFoundError:
+            if time.monotonic() > last:
+                raise
+        time.sleep(1.0)
 
 
 def complete(directory: Path) -> bool:

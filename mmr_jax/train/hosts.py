@@ -9,6 +9,7 @@ import glob
 import importlib.util
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -28,6 +29,7 @@ BY_HAND = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 # Seconds in which all hosts must have started, and after which a silent one is dead.
 START_S = int(os.environ.get("MMR_START_TIMEOUT", 300))
 HEARTBEAT_S = int(os.environ.get("MMR_HEARTBEAT_TIMEOUT", 60))
+_LAST_S = 3.0  # the first host ends after the others: the service by which they hear of each other goes with it
 
 
 def many() -> bool:
@@ -55,12 +57,15 @@ def start() -> None:
     alone.daemon = True
     alone.start()
     timeouts = dict(initialization_timeout=2 * START_S, heartbeat_timeout_seconds=HEARTBEAT_S)
+    jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM away from our handlers
     try:
         jax.distributed.initialize(**(given or {}), **timeouts, shutdown_timeout_seconds=HEARTBEAT_S)
     except Exception as error:  # of any kind: raised by jax, by the runtime below it, or by a lookup of names
         raise UserError(f"{who} cannot join the others: {' '.join(str(error).split())[:200]}") from None
     finally:
         alone.cancel()
+    if many() and first():
+        interrupt.GRACE_S += _LAST_S
 
 
 def _end_alone(who: str) -> None:
@@ -79,17 +84,18 @@ def _by_hand() -> dict | None:
     address, count, number = found[0], int(found[1]), int(found[2])
     if number >= count or ":" not in address:
         raise UserError(f"host {number} of {count} at {address!r}: a number below the count and HOST:PORT are needed")
-    return dict(coordinator_address=address, num_processes=count, process_id=number)
+    where = dict(coordinator_address=address, num_processes=count, process_id=number)
+    return where | dict(cluster_detection_method="deactivate")
 
 
 def _in_slurm() -> bool:
-    """In a step that `srun` started with several tasks; a batch script by itself is none."""
-    return "SLURM_STEP_NODELIST" in os.environ and int(os.environ.get("SLURM_NTASKS", 1)) > 1
+    """In a step that `srun` started with several tasks; a batch script, or a shell in an allocation, is none."""
+    return int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1
 
 
 def _on_tpu() -> bool:
     """On a TPU host, unless told to leave the chips alone. Whether the slice has other hosts jax finds out."""
-    asked = os.environ.get("JAX_PLATFORMS", "tpu").split(",")
+    asked = (os.environ.get("JAX_PLATFORMS") or "tpu").split(",")
     chips = glob.glob("/dev/accel*") or glob.glob("/dev/vfio/[0-9]*")
     return "tpu" in asked and bool(chips) and importlib.util.find_spec("libtpu") is not None
 
@@ -131,8 +137,8 @@ def held_by_first(context):
         yield
 
 
-def check_agreement(facts: dict[str, object], workdir: str | Path) -> None:
-    """Refuse hosts that run another job than the first one, or do not see its workdir. `facts` are JSON values."""
+def check_agreement(facts: dict[str, object]) -> None:
+    """Refuse hosts that run another job than the first one. `facts` are JSON values."""
     if not many():
         return
     everyone = [json.loads(text) for text in texts(json.dumps(facts))]
@@ -144,19 +150,21 @@ def check_agreement(facts: dict[str, object], workdir: str | Path) -> None:
                     f"the hosts do not run the same job: {name} is {here!r} on host 0 and {there!r} on host {number}; "
                     f"start the same command with the same code on all"
                 )
-    _check_shared(Path(workdir))
 
 
-def _check_shared(workdir: Path) -> None:
-    mark = workdir / ".hosts"
+def check_shared(workdir: Path) -> None:
+    """Refuse a workdir that is not one and the same on all hosts."""
+    if not many():
+        return
 
     def leave() -> str:
-        mark.parent.mkdir(parents=True, exist_ok=True)
-        mark.write_text(token := f"{os.getpid()} {time.time_ns()}")
-        return token
+        workdir.mkdir(parents=True, exist_ok=True)
+        mark = workdir / f".hosts-{os.getpid()}-{time.time_ns()}"
+        mark.touch()
+        return mark.name
 
-    token = from_first(leave)
-    seen = texts("yes" if mark.exists() and mark.read_text() == token else "no")
+    mark = workdir / from_first(leave)
+    seen = texts("yes" if mark.exists() else "no")
     if first():
         mark.unlink()
     if "no" in seen:
@@ -173,8 +181,7 @@ def any_host(mine: bool) -> bool:
 
 def check_signals(where: str) -> None:
     """Raise `Interrupted` on all hosts if a signal came to any. All must call it; see `interrupt.check`."""
-    interrupt.FLAG.raised = any_host(interrupt.FLAG.raised)
-    interrupt.check(where)
+    interrupt.check(where, any_host(interrupt.FLAG.raised))
 
 
 def fetch(tree):
@@ -207,11 +214,12 @@ class Poll:
 def leave(code: int) -> None:
     """End this process now if it is one of several: the others may wait for it in a program that it will never run.
 
-    They notice (by the broken connection, or by the missing heartbeats) and end too. The first host, whose end takes
-    the service along by which the others hear of each other, gives them time to end for the reason that they have.
+    They notice (by the broken connection, or by the missing heartbeats) and end too.
     """
     if many():
-        time.sleep(3.0 if first() else 0.0)
+        for number in interrupt.SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+        time.sleep(_LAST_S if first() else 0.0)
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

@@ -102,8 +102,11 @@ def _end_if_idle(over: threading.Event) -> None:
             os._exit(EXIT_CODE)
 
 
-def check(where: str) -> None:
-    """Raise `Interrupted` if a signal came; for the places between steps and stages. `where` says what is saved."""
+def check(where: str, raised: bool | None = None) -> None:
+    """Raise `Interrupted` if a signal came, or if `raised` says so; for the places between steps and stages.
+
+    `where` says what is saved.
+    """
     FLAG.where = where
-    if FLAG.raised:
+    if FLAG.raised if raised is None else raised:
         raise Interrupted(f"interrupted at {where}. {REPEAT}")

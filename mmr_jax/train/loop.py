@@ -94,7 +94,7 @@ class _Position:
         """The tree that a checkpoint holds; its scalars are on every device."""
 
         def scalar(value, dtype):
-            return jax.device_put(np.asarray(value, dtype), whole)
+            return sharding.replicated(np.asarray(value, dtype), whole.mesh)
 
         tree = {"state": self.state._asdict(), "bad": scalar(self.bad, np.int32), "due": scalar(self.due, np.int32)}
         if self.best:
@@ -158,7 +158,7 @@ def _run(job, program, mesh, position, checkpoints, ledger) -> None:
     log = MetricLog(job.directory, position.step) if hosts.first() else None
     console = Console(quiet=not hosts.first())
     progress = StageProgress(job.name, job.recipe.steps, position.step, job.recipe.batch_size, console)
-    trace = Trace(job.directory, job.profile)
+    trace = Trace(job.directory, job.profile if hosts.first() else None)
     loop = _Loop(job, program, mesh, position, checkpoints, ledger, log, progress, trace)
     try:
         loop.run()

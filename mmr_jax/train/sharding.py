@@ -45,7 +45,7 @@ def make_mesh(sizes: Mapping[str, int], devices=None) -> Mesh:
 
 def _arranged(shape: list[int], devices) -> np.ndarray:
     slices = len({getattr(d, "slice_index", 0) for d in devices})
-    if slices == 1:
+    if slices == 1 or devices[0].platform != "tpu":  # of GPUs the hosts are numbered so
         return mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
     if shape[0] % slices:
         raise UserError(f"mesh.data={shape[0]} is not divisible by the {slices} slices of devices that are connected")
@@ -91,6 +91,18 @@ def host_rows(batch_size: int, mesh: Mesh, process: int | None = None) -> np.nda
     slices = NamedSharding(mesh, BATCH).devices_indices_map((batch_size,))
     rows = np.arange(batch_size)
     return np.unique(np.concatenate([rows[i] for d, i in slices.items() if d.process_index == process]))
+
+
+def replicated(tree, mesh: Mesh):
+    """Arrays that are the same on all hosts -> on every device. jax.device_put would gather all copies to compare."""
+    whole = NamedSharding(mesh, PartitionSpec())
+
+    def put(x):
+        if whole.is_fully_addressable or not getattr(x, "is_fully_addressable", True):
+            return jax.device_put(x, whole)
+        return jax.make_array_from_callback(np.shape(x), whole, lambda index: np.asarray(x)[index])
+
+    return jax.tree.map(put, tree)
 
 
 def put_batch(batch: Mapping, mesh: Mesh):
