@@ -17,7 +17,10 @@ from mmr_jax.weights.folder import PARAMS
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "configs").rglob("*.py"))
 FULL_SIZE = [p for p in FILES if p.parent.name in ("cavmae", "robustness")]
-QUICK = ("audioset_base", "imagenet_captions")  # of the full-size ones, those whose dry run is part of the quick tests
+QUICK = (
+    "audioset_base",
+    "imagenet_captions",
+)  # of the full-size ones, those that are built and dry-run in the quick tests
 VARIANTS = ("paper", "++", "audio", "image", "pretrain", "again", "base_text", "mae")
 AS2M, AS20K, VGGSOUND = 1_772_023, 18_691, 183_727
 
@@ -45,7 +48,15 @@ def test_header_states_command_time_and_result(path):
     assert "min" in header and "Expect" in header
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def full_size():
+    """The full-size files; those of most take long enough to be left out of the quick tests."""
+    return [pytest.param(p, id=p.stem, marks=[] if p.stem in QUICK else pytest.mark.slow) for p in FULL_SIZE]
+
+
+SMALL = [pytest.param(p, id=p.stem) for p in FILES if p not in FULL_SIZE]
+
+
+@pytest.mark.parametrize("path", [*SMALL, *full_size()])
 def test_study_is_built(path, tmp_path):
     config = toy(path, tmp_path)
     study = Study(config, tmp_path)
@@ -184,11 +195,6 @@ def test_robustness_recipes_as_published():
         359_116,
         89_779,
     )
-
-
-def full_size():
-    """The full-size files; the dry runs of most take long enough to be left out of the quick tests."""
-    return [pytest.param(p, id=p.stem, marks=[] if p.stem in QUICK else pytest.mark.slow) for p in FULL_SIZE]
 
 
 @pytest.mark.parametrize("path", full_size())

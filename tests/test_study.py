@@ -264,6 +264,7 @@ def test_a_whole_study_of_two_modalities(tmp_path):
     assert stamps(made) == before
 
 
+@pytest.mark.slow
 def test_a_study_with_joint_fusion(tmp_path):
     methods = ("linear_probe", "masd", "masd_wise_ft")
     made = study(tmp_path, "joint", study__train_subsets=("text",), study__methods=methods, study__export="")
