@@ -99,3 +99,34 @@ def test_the_table_and_the_compiler_agree_on_a_large_product():
     script = PRODUCT.replace("NAMES", repr([f"{name}-{4 * chip.cores}" for name, chip in CHIPS.items()]))
     ended = subprocess.run([sys.executable, "-c", script], env=environment(), capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
+
+
+MESHES = """
+from jax.experimental import topologies
+from mmr_jax.train.sharding import host_rows, make_mesh
+
+two = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x4", num_slices=2).devices
+mesh = make_mesh({"data": 4, "fsdp": 4, "tensor": 1}, two)
+assert [{d.slice_index for d in row.ravel()} for row in mesh.devices] == [{0}, {0}, {1}, {1}]
+try:
+    make_mesh({"data": 1, "fsdp": 16, "tensor": 1}, two)
+except Exception as error:
+    assert "mesh.data=1 is not divisible by the 2 slices" in str(error), error
+else:
+    raise AssertionError("fsdp over two slices was not refused")
+
+four = topologies.get_topology_desc(platform="tpu", topology_name="v5e:4x4").devices
+mesh = make_mesh({"data": 16, "fsdp": 1, "tensor": 1}, four)
+line = [d.coords for d in mesh.devices.ravel()]
+hops = [sum(abs(a - b) for a, b in zip(x, y)) for x, y in zip(line, line[1:])]
+assert max(hops) == 1, hops  # neighbours in the mesh are neighbours in the machine
+rows = [host_rows(32, mesh, process).tolist() for process in range(4)]
+assert sorted(sum(rows, [])) == list(range(32)) and all(len(r) == 8 for r in rows)
+assert any(r != list(range(r[0], r[0] + 8)) for r in rows)  # and so the rows of a host need not be contiguous
+"""
+
+
+@needs_libtpu
+def test_meshes_follow_the_slices_and_the_torus():
+    ended = subprocess.run([sys.executable, "-c", MESHES], env=environment(""), capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr[-2000:]
