@@ -32,10 +32,6 @@ class Setup:
         recipe = frozen.pretrain
         self.program = make_program(self.objective, recipe.optim, recipe.steps, 0.0, mesh)
 
-    def state_shapes(self):
-        """The state as ShapeDtypeStructs."""
-        return jax.eval_shape(lambda key: self.program.start(*self.objective.init(key)), jax.random.key(0))
-
     def start(self):
         """A fresh state."""
         return self.program.start(*self.objective.init(jax.random.key(0)))

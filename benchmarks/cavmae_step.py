@@ -1,26 +1,18 @@
-"""The full-size CAV-MAE pretraining step: samples/s and FLOP/s here, or cycles on a TPU that is not there.
+"""The full-size CAV-MAE pretraining step: samples/s and FLOP/s.
 
-python benchmarks/cavmae_step.py [--batch=4] [--steps=3] [--dtype=float32]
-python benchmarks/cavmae_step.py --tpu=v5e [--batch=32] [--set=model.attention=xla ...]
+python benchmarks/cavmae_step.py [--batch=4] [--steps=3] [--dtype=float32] [--set=model.attention=xla ...]
 
-The first runs the training step on whatever jax finds, with memory that is kept between steps and mapped in large
-pages (see KEEP_MEMORY; --plain_memory leaves it to the system). The second needs libtpu, no TPU: it compiles the
-bfloat16 step for four chips, --batch examples each, and adds up what the compiler says it costs (see tpu_cycles.py).
-The share of peak is for the full-size model's work and means nothing where --set changes its size.
+Runs the training step on whatever jax finds, with memory that is kept between steps and mapped in large pages (see
+KEEP_MEMORY; --plain_memory leaves it to the system). What it would cost on a TPU: `mmr plan`.
 """
 
 import argparse
 import ast
-import importlib.util
 import os
 import resource
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
-
-import tpu_cycles
 
 # For glibc: a step's gigabytes of temporaries are otherwise given back and faulted in again, page by page, every step.
 KEEP_MEMORY = {
@@ -32,30 +24,19 @@ KEEP_MEMORY = {
 
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--batch", type=int, default=0, help="examples (per chip); default 4, accelerator 64, --tpu 32")
+    parser.add_argument("--batch", type=int, default=0, help="examples (per chip); default 4, accelerator 64")
     parser.add_argument("--steps", type=int, default=3, help="steps that are timed, after one that is not")
     parser.add_argument("--dtype", help="float32 or bfloat16; default: both on a CPU, bfloat16 elsewhere")
-    parser.add_argument("--tpu", choices=sorted(tpu_cycles.TOPOLOGY), help="estimate for this TPU instead")
     parser.add_argument("--set", action="append", default=[], help="field=value of the config")
-    parser.add_argument("--top", type=int, default=12, help="with --tpu: the dearest kinds of operations to list")
     parser.add_argument("--plain_memory", action="store_true", help="do not set KEEP_MEMORY")
-    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
 def main() -> None:
     args = options()
-    if not args.tpu:
-        if not args.plain_memory and not KEEP_MEMORY.keys() <= os.environ.keys():  # read when a process starts
-            os.execve(sys.executable, [sys.executable, *sys.argv], {**KEEP_MEMORY, **os.environ})
-        return measure(args)
-    if args.child:
-        return estimate(args)
-    if importlib.util.find_spec("libtpu") is None:
-        sys.exit("--tpu needs libtpu: pip install libtpu, best in an environment of its own, and run this with it")
-    command = [sys.executable, __file__, *sys.argv[1:], "--child"]
-    with tempfile.TemporaryDirectory() as folder:
-        sys.exit(subprocess.run(command, env=tpu_cycles.environment(folder), check=False).returncode)
+    if not args.plain_memory and not KEEP_MEMORY.keys() <= os.environ.keys():  # read when a process starts
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**KEEP_MEMORY, **os.environ})
+    measure(args)
 
 
 def overrides(args: argparse.Namespace) -> dict[str, object]:
@@ -148,44 +129,6 @@ class matrix_product:  # noqa: N801
         x = jnp.ones((size, size), dtype)
         product = jax.jit(jnp.matmul).lower(x, x).compile()
         self.run, self.flops = lambda: product(x, x), 2 * size**3
-
-
-def estimate(args: argparse.Namespace) -> None:
-    """Compile for the TPU and print cycles per sample, by kind of operation."""
-    import jax
-    from cavmae_setup import USEFUL_FLOPS, Setup, full_size
-    from jax.sharding import NamedSharding, PartitionSpec
-
-    from mmr_jax.train.sharding import BATCH, make_mesh
-
-    chips, per_chip = tpu_cycles.topology_devices(args.tpu), args.batch or 32
-    config = full_size("bfloat16", **{"model.attention": "kernel", **overrides(args)})
-    mesh = make_mesh(config.mesh, chips)
-    setup = Setup(config, mesh, per_chip * len(chips))
-    batch, key = jax.eval_shape(setup.batch), jax.eval_shape(lambda: jax.random.key(0))
-
-    def placed(shapes, shardings):
-        return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
-
-    split, whole = NamedSharding(mesh, BATCH), NamedSharding(mesh, PartitionSpec())
-    state = placed(setup.state_shapes(), setup.program.shardings)
-    batch = placed(batch, jax.tree.map(lambda _: split, batch))
-    begun = time.perf_counter()
-    with jax.set_mesh(mesh):
-        compiled = setup.program.step.trace(state, batch, placed(key, whole)).lower().compile()
-    print(f"compiled for {len(chips)} x {args.tpu} in {time.perf_counter() - begun:.0f} s", flush=True)
-    hlo, memory = compiled.as_text(), compiled.memory_analysis()
-    found = tpu_cycles.cycles(hlo)
-    total = sum(found.values()) / per_chip
-    kernels = sum(v for (kind, _), v in found.items() if kind.startswith("attention_")) / per_chip
-    share = USEFUL_FLOPS / (total * tpu_cycles.FLOP_PER_CYCLE[args.tpu])
-    print(
-        f"{args.tpu}, {per_chip} per chip: {total / 1e6:.2f} M cycles per sample ({kernels / 1e6:.2f} M in attention "
-        f"kernels), {100 * share:.1f} % of peak for {USEFUL_FLOPS / 1e9:.1f} GFLOP, temporary memory "
-        f"{memory.temp_size_in_bytes / 2**30:.1f} GiB, arguments {memory.argument_size_in_bytes / 2**30:.1f} GiB"
-    )
-    for (_, operation), count in found.most_common(args.top):
-        print(f"  {count / per_chip / 1e3:9.1f} k  {operation}")
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 LANES = 128  # of the matrix unit: a number of tokens is padded to its multiple
 _MANY = 1.15
-_DEEP, _WIDE = 6, 512
 _GOOD = 0.55
+_LONG = 256  # tokens, from which on XLA's attention takes more cycles than the kernel
 
 
 def padded(tokens: int) -> int:
@@ -25,6 +25,8 @@ def advise(config: Mapping, plan: Mapping) -> list[str]:
         found += [f"{step['name']}: {text}" for text in (*_about_memory(config, step), *_about_speed(config, step))]
     if plan["tpu"] and config["model"]["attention"] == "auto":
         found.append("model.attention=auto is XLA's here and the kernel on a TPU: plan it with model.attention=kernel")
+    if plan["tpu"] and config["model"]["attention"] == "xla" and max(plan["tokens"].values(), default=0) > _LONG:
+        found.append("model.attention=kernel keeps the logits of long sequences on the chip (model.dtype=bfloat16)")
     if plan["tpu"] and config["model"]["dtype"] != "bfloat16":
         found.append("model.dtype=bfloat16 is what the peak is given for")
     return found
@@ -58,8 +60,8 @@ def _about_speed(config: Mapping, step: Mapping) -> list[str]:
     largest = memory["largest_batch"] or 0
     if cycles["share_of_peak"] < _GOOD and largest >= 2 * step["batch"]:
         found.append(f"there is room for a batch of about {largest}: larger ones use the matrix unit better")
-    if config["model"]["remat"] != "none" and memory["total"] < 0.5 * (memory["limit"] or 0):
-        found.append(f"model.remat={config['model']['remat']} computes twice what would fit")
+    if config["model"]["remat"] == "full" and memory["total"] < 0.5 * (memory["limit"] or 0):
+        found.append("half of the memory is free: plan model.remat=dots, which computes less again")
     if cycles["share_of_peak"] < _GOOD and config["model"]["scan_layers"]:
         found.append("model.scan_layers=False spares the copies into stacks of layers, and compiles for longer")
     if step["network"]["efficiency"] < 0.8:

@@ -27,10 +27,12 @@ def plan_topology(config: Mapping, topology: str, only: str = "") -> dict:
         )
     with tempfile.TemporaryDirectory() as folder:
         write_json(Path(folder) / _REQUEST, {"config": config, "topology": name, "only": only})
-        kernels = Path(folder) / "schedules" if _has_kernels(config) else ""
+        schedules = Path(folder) / "schedules"
+        schedules.mkdir()
         command = [sys.executable, "-m", "mmr_jax.plan.child", folder]
+        own = environment(str(schedules) if _has_kernels(config) else "")
         with open(Path(folder) / "log", "w+") as log:  # libtpu says a lot about the TPU that is not there
-            ended = subprocess.run(command, env=environment(str(kernels)), stderr=log, check=False).returncode
+            ended = subprocess.run(command, env=own, stderr=log, check=False).returncode
             log.seek(0)
             said = log.read()
         if (Path(folder) / _ERROR).exists():

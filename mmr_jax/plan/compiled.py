@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from jax.errors import JaxRuntimeError
 
 from mmr_jax.errors import UserError
+from mmr_jax.plan.cycles import Cycles, count_cycles, forget_schedules
 from mmr_jax.plan.hlo import Program
 from mmr_jax.plan.steps import Call, bytes_per_device
 
@@ -19,12 +20,13 @@ _SYNCHRONOUS = {"xla_tpu_enable_async_collective_fusion": "false"}
 @dataclass(frozen=True)
 class Compiled:
     """`seconds` by the clock and of `processor` time, of all threads. `memory`: bytes per device by kind, as the
-    compiler counts them. `program`: None of one that does not fit. `note`: how it was come by, if in another way."""
+    compiler counts them. `program` and `cycles`: None of one that does not fit. `note`: how it was come by, if in another way."""
 
     seconds: float
     processor: float
     memory: dict[str, int]
     program: Program | None
+    cycles: Cycles | None
     note: str = ""
 
     @property
@@ -34,15 +36,18 @@ class Compiled:
 
 def compile_call(call: Call, name: str) -> Compiled:
     """Compile for the devices that the arguments lie on. What the compiler refuses is a UserError."""
+    forget_schedules()
     begun = time.perf_counter(), time.process_time()
-    lowered = call.fn.trace(*call.args).lower()
     try:
+        lowered = call.fn.trace(*call.args).lower()
         made = lowered.compile()
-    except JaxRuntimeError as error:
+    except (JaxRuntimeError, NotImplementedError) as error:
         if found := _TOO_LARGE.search(str(error)):
             return _too_large(call, int(float(found[1]) * _UNITS[found[2]]), _since(begun))
         raise UserError(f"{name}: the compiler refuses it: {str(error).splitlines()[0]}") from None
-    return Compiled(*_since(begun), _memory(made), *_program(made, lowered))
+    spent = _since(begun)
+    program, note = _program(made, lowered)
+    return Compiled(*spent, _memory(made), program, count_cycles(program), note)
 
 
 def _since(begun: tuple[float, float]) -> tuple[float, float]:
@@ -52,7 +57,7 @@ def _since(begun: tuple[float, float]) -> tuple[float, float]:
 def _too_large(call: Call, temporaries: int, seconds: tuple[float, float]) -> Compiled:
     """What the compiler says of a program that it refuses for its size: of temporaries alone."""
     sizes = {"arguments": bytes_per_device(call.kinds), "temporaries": temporaries}
-    return Compiled(*seconds, {**sizes, "total": sum(sizes.values())}, None, "too large: no program, no cycles")
+    return Compiled(*seconds, {**sizes, "total": sum(sizes.values())}, None, None, "too large: no program, no cycles")
 
 
 def _memory(made) -> dict[str, int]:

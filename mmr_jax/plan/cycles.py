@@ -16,20 +16,18 @@ from mmr_jax.plan.hlo import Operation, Program
 
 SCHEDULES = "TPU_SCHEDULES"  # the environment variable that names the folder of the kernels' schedules
 _DUMP = "--xla_jf_dump_to={} --xla_jf_dump_llo_text=true --xla_jf_dump_llo_pass_label_regex=.*final_bundles.*"
-# What holds, names or waits for data and does no work of its own.
-_FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "call", "conditional", "iota"}
-_FREE |= {"opt-barrier", "after-all", "partition-id", "replica-id", "domain"}
+# What is worth naming when it has no estimate: the others are collectives, or small.
+_WORK = {"custom-call", "fusion", "gather", "scatter", "sort", "convolution", "dot", "reduce-window"}
+_FREE_CALLS = ('"AllocateBuffer"', '"AssumeGatherIndicesInBound"', '"ConcatBitcast"')
 
 
 @dataclass
 class Cycles:
     """`by_operation`: {(kind, operation): cycles}; the kind is the operation's name without its number. `unknown`:
-    {opcode: how often it runs} of what has no estimate and is not in the sum; kernels without a schedule are among
-    them, and in `kernels` by name."""
+    {kind: how often it runs} of what has no estimate and is not in the sum, kernels without a schedule among them."""
 
     by_operation: Counter = field(default_factory=Counter)
     unknown: Counter = field(default_factory=Counter)
-    kernels: list[str] = field(default_factory=list)
 
     @property
     def total(self) -> int:
@@ -53,15 +51,14 @@ def count_cycles(program: Program) -> Cycles:
     """The cycles of one call of a program on one device."""
     found, kernels = Cycles(), _kernels(program)
     for op in program.operations:
-        if op.inside or op.opcode in _FREE or op.opcode.endswith("-done"):
-            continue
-        estimate = re.search(r'"estimated_cycles":"(\d+)"', op.line)
+        kind, estimate = op.name.split(".")[0], re.search(r'"estimated_cycles":"(\d+)"', op.line)
         each = kernels.get(op.name) if _is_kernel(op) else estimate and int(estimate[1])
-        if each is not None:
-            found.by_operation[op.name.split(".")[0], op.name] += op.times * each
+        if op.inside:
             continue
-        found.unknown[op.opcode] += op.times
-        found.kernels += [op.name] if _is_kernel(op) else []
+        if each is not None:
+            found.by_operation[kind, op.name] += op.times * each
+        elif op.opcode in _WORK and not any(target in op.line for target in _FREE_CALLS):
+            found.unknown[kind] += op.times
     return found
 
 
@@ -76,6 +73,12 @@ def _kernels(program: Program) -> dict[str, int]:
     bodies = {name: re.search(r'"body":"([^"]*)"', line)[1] for name, line in called.items()}
     known = {bodies[name]: cycles for name, cycles in _schedules().items() if name in bodies}
     return {name: known[body] for name, body in bodies.items() if body in known}
+
+
+def forget_schedules() -> None:
+    """Before another program is compiled, whose kernels may have the same names."""
+    for path in glob.glob(os.path.join(os.environ[SCHEDULES], "*")) if SCHEDULES in os.environ else ():
+        os.remove(path)
 
 
 def _schedules() -> dict[str, int]:

@@ -8,7 +8,6 @@ from jax.sharding import Mesh
 from mmr_jax.flops import count_flops
 from mmr_jax.plan.collectives import find_collectives
 from mmr_jax.plan.compiled import Compiled, compile_call
-from mmr_jax.plan.cycles import count_cycles
 from mmr_jax.plan.steps import Call, Step, bytes_per_device
 from mmr_jax.plan.target import Target
 
@@ -52,7 +51,7 @@ def step_facts(step: Step, useful: float, mesh: Mesh, target: Target) -> dict:
 def _from_program(made: Compiled, useful: float, target: Target) -> dict:
     """Cycles and collectives; cycles are None where the compiler estimates none."""
     found = find_collectives(made.program)
-    cycles = count_cycles(made.program)
+    cycles = made.cycles
     facts = {
         "collectives": [{**vars(c), "sent": c.sent} for c in found],
         "unbounded_loops": len(made.program.unbounded),
@@ -71,7 +70,6 @@ def _from_program(made: Compiled, useful: float, target: Target) -> dict:
         "share_of_peak": useful / (cycles.total * target.chip.flop_per_cycle),
         "dearest": kinds.most_common(_DEAREST),
         "unknown": dict(cycles.unknown),
-        "kernels_unknown": len(cycles.kernels),
     }
     facts["network"] = {"seconds": network, "efficiency": seconds / (seconds + network)}
     return facts

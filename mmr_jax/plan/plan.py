@@ -1,7 +1,7 @@
 """A plan: every step of a config compiled for a target, and what follows from it, as plain JSON values."""
 
 import importlib.util
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib import metadata
 
 import jax
@@ -35,7 +35,7 @@ def make_plan(config: ConfigDict, target: Target, only: str = "", told: Callable
     """
     study, mesh = Study(config, "."), make_mesh(config.mesh, list(target.devices))
     chosen = _chosen(study, only)
-    useful = _useful(config)
+    useful = _useful(config, chosen)
     found = []
     for step in chosen:
         told(f"compiling {step.name}, batch {step.batch_size}, for {target.name}")
@@ -61,16 +61,17 @@ def _chosen(study: Study, only: str) -> list[Step]:
     return found
 
 
-def _useful(config: ConfigDict) -> Mapping[str, float]:
+def _useful(config: ConfigDict, chosen: list[Step]) -> dict[str, float]:
     """FLOPs of the global batch of each step, on one device."""
     plain = configs.from_dict(configs.to_dict(config))
     for field, value in _PLAIN.items():
         configs.set_field(plain, field, value)
     mesh = make_mesh({"data": 1, "fsdp": 1, "tensor": 1}, jax.devices()[:1])
-    calls = {step.name: step.make(mesh, step.batch_size) for step in steps(Study(plain, "."))}
+    known = {step.name: step for step in steps(Study(plain, "."))}
+    names = {s.name: "loss/plain" if s.name.startswith("loss/") else s.name for s in chosen}
+    calls = {name: known[name].make(mesh, known[name].batch_size) for name in set(names.values())}
     flops = {name: count_flops(call.fn, *call.args).total for name, call in calls.items()}
-    losses = [name for name in flops if name.startswith("loss/")]
-    return flops | {name: flops["loss/plain"] for name in losses}
+    return {name: flops[plain] for name, plain in names.items()}
 
 
 def _tokens(study: Study, chosen: list[Step]) -> dict[str, int]:

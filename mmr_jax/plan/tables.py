@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as RichTable
@@ -12,8 +13,6 @@ from mmr_jax.files import write_json, write_text
 from mmr_jax.plan.advice import padded
 from mmr_jax.robustness.report import markdown
 from mmr_jax.robustness.report.blocks import Block, Bullets, Paragraph, Table
-
-_HEAVY = {"custom-call", "fusion", "gather", "scatter", "sort", "convolution", "dot", "reduce-window"}
 
 
 def blocks(plan: Mapping) -> list[Block]:
@@ -45,9 +44,11 @@ def print_plan(plan: Mapping, console: Console) -> None:
 
 
 def _rich(block: Table) -> RichTable:
-    table = RichTable(title=escape(block.title))
+    table = RichTable(title=escape(block.title), box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for i, name in enumerate(block.columns):
-        table.add_column(escape(name), overflow="fold", justify="right" if i else "left")
+        table.add_column(
+            escape(name).replace("/", "/\n"), overflow="fold", no_wrap=not i, justify="right" if i else "left"
+        )
     for row in block.rows:
         table.add_row(*map(escape, row))
     return table
@@ -86,7 +87,7 @@ def _memory(plan: Mapping) -> Table:
 def _work(plan: Mapping) -> Table:
     rows = []
     for key, label in {"per_example": "an example", "per_device": "device", "executed_per_device": "executed"}.items():
-        rows.append([f"GFLOP, {label}", *(f"{step['flops'][key] / 1e9:,.2f}" for step in plan["steps"])])
+        rows.append([f"GFLOP, {label}", *(_decimals(step["flops"][key] / 1e9) for step in plan["steps"])])
     for label, show in {
         "million cycles": lambda c: f"{c['total'] / 1e6:,.2f}",
         "ms": lambda c: f"{1e3 * c['seconds']:,.2f}",
@@ -103,10 +104,9 @@ def _work(plan: Mapping) -> Table:
 def _unknown(plan: Mapping) -> str:
     """What has no estimate and could matter."""
     found = {
-        f"{n} {op} in {_short(step)}"
+        f"{n} {kind} in {_short(step)}"
         for step in plan["steps"]
-        for op, n in (step.get("cycles") or {}).get("unknown", {}).items()
-        if op in _HEAVY
+        for kind, n in (step.get("cycles") or {}).get("unknown", {}).items()
     }
     return f" Without an estimate, hence not in the sum: {', '.join(sorted(found))}." if found else ""
 
@@ -148,6 +148,10 @@ def _inputs(plan: Mapping) -> list[Table]:
 
 def _mib(size: float | None) -> str:
     return "" if size is None else f"{size / 2**20:,.1f}"
+
+
+def _decimals(value: float) -> str:
+    return f"{value:,.{2 if value >= 1 else 3}f}"
 
 
 def _number(value: int | None) -> str:
