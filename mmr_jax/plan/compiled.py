@@ -20,7 +20,7 @@ _SYNCHRONOUS = {"xla_tpu_enable_async_collective_fusion": "false"}
 @dataclass(frozen=True)
 class Compiled:
     """`seconds` by the clock and of `processor` time, of all threads. `memory`: bytes per device by kind, as the
-    compiler counts them. `program` and `cycles`: None of one that does not fit. `note`: how it was come by, if in another way."""
+    compiler counts them. A program that does not fit has neither `program` nor `cycles`. `note`: how it was come by."""
 
     seconds: float
     processor: float

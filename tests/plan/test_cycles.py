@@ -1,6 +1,6 @@
 """The arithmetic of estimated cycles on a small program text; libtpu is not needed."""
 
-from mmr_jax.plan.cycles import SCHEDULES, count_cycles, environment
+from mmr_jax.plan.cycles import SCHEDULES, count_cycles, environment, forget_schedules
 from mmr_jax.plan.hlo import Program
 
 HLO = """HloModule step
@@ -57,6 +57,13 @@ def test_a_kernel_without_a_schedule_is_not_left_out_in_silence(monkeypatch):
     found = count_cycles(Program(HLO))
     assert found.total == 13 * 10 + 7
     assert found.unknown == {"gather": 1, "attention_attention": 13 + 1}
+
+
+def test_schedules_of_another_program_are_forgotten(tmp_path, monkeypatch):
+    monkeypatch.setenv(SCHEDULES, str(tmp_path))
+    schedule(tmp_path, "attention_attention.1", 100, 6)
+    forget_schedules()
+    assert count_cycles(Program(HLO)).unknown["attention_attention"] == 14 and list(tmp_path.iterdir()) == []
 
 
 def test_flags_that_are_there_stay(monkeypatch):
