@@ -82,6 +82,7 @@ def test_the_labelled_set_with_other_labels_and_balanced(tmp_path):
     np.testing.assert_array_equal(training.take([3])["label"], label[3:4])
 
 
+@pytest.mark.slow
 def test_a_study_with_the_whole_recipe(tmp_path):
     """Frames, mixup, smoothing, balanced draws, averaged weights, and a head that learns faster."""
     changes = {"methods": ("finetune", "masd"), "train_subsets": ("audio+image", "image"), "export": ""}

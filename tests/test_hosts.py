@@ -30,8 +30,8 @@ FIT, MMR = (sys.executable, SCRIPT), (sys.executable, "-m", "mmr_jax")
 FLAGS = [f for f in os.environ.get("XLA_FLAGS", "").split() if "device_count" not in f]
 LAYOUTS = [pytest.param(8, 1, 1, marks=pytest.mark.slow), pytest.param(1, 8, 1, marks=pytest.mark.slow), (2, 2, 2)]
 
-QUICK = ["contrastive", "masd"]
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in hosts_fit.OBJECTIVES if name not in QUICK]
+ALONE = ["masd"]  # on two hosts; the others on both in a slow test
+MESHED = [n if n == "contrastive" else pytest.param(n, marks=pytest.mark.slow) for n in hosts_fit.OBJECTIVES]
 
 
 def losses(directory):
@@ -90,7 +90,7 @@ def one(tmp_path_factory):
 
 
 @pytest.mark.parametrize(("data", "fsdp", "tensor"), LAYOUTS)
-@pytest.mark.parametrize("name", QUICK + SLOW)
+@pytest.mark.parametrize("name", MESHED)
 def test_every_mesh_gives_the_losses_of_one_device(one, name, data, fsdp, tensor, tmp_path):
     fit(hosts_fit.job(name, tmp_path), toy.mesh(data, fsdp, tensor))
     np.testing.assert_allclose(losses(tmp_path / name), one(name), rtol=1e-5)
@@ -100,7 +100,7 @@ def test_every_mesh_gives_the_losses_of_one_device(one, name, data, fsdp, tensor
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """The folder of uninterrupted runs on two hosts."""
-    return finished(tmp_path_factory.mktemp("two"), 4, 2, 1, *QUICK)
+    return finished(tmp_path_factory.mktemp("two"), 4, 2, 1, *ALONE)
 
 
 def finished(folder, *arguments):
@@ -109,7 +109,7 @@ def finished(folder, *arguments):
     return folder
 
 
-@pytest.mark.parametrize("name", QUICK)
+@pytest.mark.parametrize("name", ALONE)
 def test_two_hosts_give_the_losses_of_one_device(one, whole, name):
     np.testing.assert_allclose(losses(whole / name), one(name), rtol=1e-5)
 
@@ -150,6 +150,7 @@ def test_a_signal_to_one_host_makes_both_save_the_same_step_and_go_on(whole, tmp
     toy.assert_same(load_params(tmp_path / "masd" / "params"), load_params(whole / "masd" / "params"))
 
 
+@pytest.mark.slow
 def test_a_dead_host_ends_the_other_and_the_job_goes_on_with_one(one, whole, tmp_path):
     processes = two(tmp_path, 4, 2, 1, "masd-slowly")
     wait_for_step(tmp_path / "masd", 12)

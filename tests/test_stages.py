@@ -12,7 +12,7 @@ import toy
 from launching import Fakes
 
 from mmr_jax import workdir_lock
-from mmr_jax.cli.stage import _one_stage
+from mmr_jax.cli.stage import _stage
 from mmr_jax.cli.stages import _print_table
 from mmr_jax.errors import UserError
 from mmr_jax.study import Study
@@ -54,9 +54,9 @@ def test_stages_are_listed_after_those_they_need(capsys):
 
 
 def test_a_stage_that_cannot_run_is_refused(tmp_path):
-    study = _one_stage(toy.get_config("two"), tmp_path)
+    study = Study(toy.get_config("two"), tmp_path)
     with pytest.raises(UserError, match=re.escape(f"no stage is called '{PROBE[:-1]}'; did you mean '{PROBE}'?")):
-        study.run(only=PROBE[:-1])
+        _stage(study, PROBE[:-1])
     code, _, err = mmr("stage", *SMALL, f"--workdir={tmp_path}", "--name=seed0/audio+text/evaluate/finetune")
     assert code == 2 and not list(tmp_path.iterdir())
     assert f"needs what is not finished: {PRETRAIN}, {PROBE}, seed0/audio+text/finetune/audio" in err

@@ -145,6 +145,7 @@ def test_a_mesh_that_does_not_fit_is_refused_at_the_start(tmp_path):
         made.ready()
 
 
+@pytest.mark.slow
 def test_the_largest_pretraining_set_is_the_same_everywhere(tmp_path):
     """Of sets of equal size the exported model, the tables and the intervals are of one."""
     changes = dict(study__train_subsets=("audio",), study__methods=("linear_probe",), study__export="linear_probe")

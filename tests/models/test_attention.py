@@ -45,10 +45,15 @@ def assert_close(want, got):
         np.testing.assert_allclose(a, b, atol=1e-5 * max(1.0, float(jnp.abs(a).max())))
 
 
+def slowly(cases):
+    """Parameters that are left out of the quick tests."""
+    return [pytest.param(*case, marks=pytest.mark.slow) for case in cases]
+
+
 CASES = [(5, 128, 4, False), (40, 256, 8, False), (37, 256, 4, True), (20, 128, 1, False), (9, 128, 2, True)]
 
 
-@pytest.mark.parametrize("length, width, heads, causal", CASES)
+@pytest.mark.parametrize("length, width, heads, causal", [*CASES[1:3], *slowly(CASES[:1] + CASES[3:])])
 def test_the_kernel_equals_plain_attention(length, width, heads, causal):
     given = example(length, width)
     want, got = (value_and_gradients(functools.partial(f, heads=heads, causal=causal), *given) for f in (plain, fast))

@@ -166,6 +166,7 @@ def test_randomness_depends_on_the_step():
     assert losses == [float(m["loss"]) for m in again]
 
 
+@pytest.mark.slow
 def test_one_device_equals_eight_when_examples_are_mixed():
     """The same five losses on one device and with all three mesh axes; test_hosts has the other objectives."""
     modalities = {m: toy.MODALITIES[m] for m in ("image", "text")}
