@@ -13,8 +13,7 @@ from mmr_jax.plan.steps import Call, bytes_per_device
 
 _TOO_LARGE = re.compile(r"HbmOom.*?\(([\d.]+)([KMGT])\) exceeds available HBM", re.S)
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-# For the fall-back: libtpu prints no program in which these are asynchronous.
-_SYNCHRONOUS = {"xla_tpu_enable_async_collective_fusion": "false"}
+_NO_GATHERS = {"xla_tpu_offload_gather_to_sparsecore": "false"}
 
 
 @dataclass(frozen=True)
@@ -47,17 +46,18 @@ def compile_call(call: Call, name: str) -> Compiled:
         raise UserError(f"{name}: the compiler refuses it: {str(error).splitlines()[0]}") from None
     spent = _since(begun)
     program, note = _program(made, lowered)
-    return Compiled(*spent, _memory(made), program, count_cycles(program), note)
+    return Compiled(*spent, _memory(made), program, program and count_cycles(program), note)
 
 
 def _since(begun: tuple[float, float]) -> tuple[float, float]:
     return time.perf_counter() - begun[0], time.process_time() - begun[1]
 
 
-def _too_large(call: Call, temporaries: int, seconds: tuple[float, float]) -> Compiled:
-    """What the compiler says of a program that it refuses for its size: of temporaries alone."""
-    sizes = {"arguments": bytes_per_device(call.kinds), "temporaries": temporaries}
-    return Compiled(*seconds, {**sizes, "total": sum(sizes.values())}, None, None, "too large: no program, no cycles")
+def _too_large(call: Call, total: int, seconds: tuple[float, float]) -> Compiled:
+    """What the compiler says of a program that it refuses for its size: all in all, arguments included."""
+    arguments = bytes_per_device(call.kinds)
+    sizes = {"arguments": arguments, "temporaries": total - arguments, "total": total}
+    return Compiled(*seconds, sizes, None, None, "too large: no program, no cycles")
 
 
 def _memory(made) -> dict[str, int]:
@@ -72,11 +72,15 @@ def _memory(made) -> dict[str, int]:
     return {**sizes, "total": sum(sizes.values())}
 
 
-def _program(made, lowered) -> tuple[Program, str]:
-    """The program, which libtpu cannot print if some collectives in it are asynchronous: then that of another
-    compilation."""
+def _program(made, lowered) -> tuple[Program | None, str]:
+    """The program and where it is from: libtpu cannot print one that gathers on SparseCores (v5p, v6e, tpu7x), so then
+    it is that of another compilation."""
     try:
         return Program(made.as_text()), ""
     except JaxRuntimeError:
-        again = lowered.compile(compiler_options=_SYNCHRONOUS)
-        return Program(again.as_text()), "cycles and collectives of a program without asynchronous collectives"
+        pass
+    try:
+        again = lowered.compile(compiler_options=_NO_GATHERS)
+        return Program(again.as_text()), "cycles and collectives are of a program that gathers on no SparseCore"
+    except JaxRuntimeError:
+        return None, "libtpu cannot print the program: no cycles, no collectives"
