@@ -13,7 +13,12 @@ from mmr_jax.plan.steps import Call, bytes_per_device
 
 _TOO_LARGE = re.compile(r"HbmOom.*?\(([\d.]+)([KMGT])\) exceeds available HBM", re.S)
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-_NO_GATHERS = {"xla_tpu_offload_gather_to_sparsecore": "false"}
+_COLLECTIVES = ("all_gather", "all_reduce", "reduce_scatter")
+_WITHOUT_SPARSECORES = {
+    "xla_tpu_offload_gather_to_sparsecore": "false",
+    "xla_tpu_enable_offloading_scatter_to_sparsecore": "DISABLED",
+    **{f"xla_tpu_enable_sparse_core_collective_offload_{name}": "false" for name in _COLLECTIVES},
+}
 
 
 @dataclass(frozen=True)
@@ -73,14 +78,14 @@ def _memory(made) -> dict[str, int]:
 
 
 def _program(made, lowered) -> tuple[Program | None, str]:
-    """The program and where it is from: libtpu cannot print one that gathers on SparseCores (v5p, v6e, tpu7x), so then
-    it is that of another compilation."""
+    """The program and where it is from: libtpu cannot print one that uses SparseCores (v5p, v6e, tpu7x), so then it is
+    that of another compilation."""
     try:
         return Program(made.as_text()), ""
     except JaxRuntimeError:
         pass
     try:
-        again = lowered.compile(compiler_options=_NO_GATHERS)
-        return Program(again.as_text()), "cycles and collectives are of a program that gathers on no SparseCore"
+        again = lowered.compile(compiler_options=_WITHOUT_SPARSECORES)
+        return Program(again.as_text()), "cycles and collectives are of a program that uses no SparseCores"
     except JaxRuntimeError:
         return None, "libtpu cannot print the program: no cycles, no collectives"

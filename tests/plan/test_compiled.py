@@ -58,5 +58,5 @@ def test_a_program_that_cannot_be_printed_is_compiled_again():
         return made
 
     found = compile_call(call(compile), "x")
-    assert [op.opcode for op in found.program.operations] == ["add"] and "no SparseCore" in found.note
+    assert [op.opcode for op in found.program.operations] == ["add"] and "no SparseCores" in found.note
     assert found.memory == {"arguments": 1, "temporaries": 8, "outputs": 2 - 4, "code": 16, "total": 1 + 8 + 2 - 4 + 16}
