@@ -51,7 +51,7 @@ def test_predictions_stand_where_patches_were_hidden(norm_targets, class_token):
     patches, made = prepared[0], jax.jit(objective.forward)(params, *prepared)[2]
     for m, f in filled.items():
         given, hidden = np.asarray(patches[m]), f.hidden
-        np.testing.assert_array_equal(f.output[~hidden], given[~hidden])  # bit for bit
+        toy.assert_close(f.output[~hidden], given[~hidden])  # another program: rounded in another way
         assert hidden.any() and not (hidden & ~f.exists).any()
         predicted = np.asarray(made.predicted[m], np.float64)
         if m == "text":

@@ -12,6 +12,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import PartitionSpec
@@ -19,6 +20,7 @@ from jax.sharding import PartitionSpec
 from mmr_jax.models.placement import batch_axes
 
 LANES = 128
+KERNEL_OUTPUT = "attention kernel"  # its name for the policies of jax.checkpoint
 LONGEST = 1024  # tokens whose logits, probabilities and their gradients fit the memory of a chip
 _ROWS = 512  # tokens of several short examples that one program of the kernel takes together
 _HIDDEN, _EMPTY = -1e30, -1e20  # bias of a hidden key; the least maximum of a row, which only hidden keys stay below
@@ -48,7 +50,7 @@ def kernel_attention(
 def _forward(qkv, bias, mask, heads, causal, interpret):
     qkv = qkv + bias.astype(qkv.dtype)
     hidden = jnp.where(mask, 0.0, _HIDDEN).astype(jnp.float32)[:, None, :]
-    out = _split(_attention_call, (qkv, hidden), heads, causal, interpret)
+    out = checkpoint_name(_split(_attention_call, (qkv, hidden), heads, causal, interpret), KERNEL_OUTPUT)
     return out, (qkv, hidden, out, bias)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 
 from mmr_jax.models.attention import plain_attention, uses_kernel
-from mmr_jax.models.attention_kernel import grouped, kernel_attention
+from mmr_jax.models.attention_kernel import KERNEL_OUTPUT, grouped, kernel_attention
 from mmr_jax.models.placement import in_place
 
 
@@ -25,10 +25,13 @@ ACTIVATIONS = {
 }
 
 
-# What the backward pass of a block recomputes: nothing; all but the products with weights; or everything.
+# What the backward pass of a block recomputes: nothing; all but products with weights and the attention kernel; or all.
 REMATS = {
     "none": None,
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "dots": jax.checkpoint_policies.save_from_both_policies(
+        jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+        jax.checkpoint_policies.save_only_these_names(KERNEL_OUTPUT),
+    ),
     "full": jax.checkpoint_policies.nothing_saveable,
 }
 

@@ -16,9 +16,9 @@ from mmr_jax.models.model import masked_mean
 CONFIG = BlockConfig(width=16, heads=2, mlp_dim=24)
 
 
-def inputs(length=5, batch=3, seed=0):
+def inputs(length=5, batch=3, seed=0, width=16):
     rng = np.random.default_rng(seed)
-    return rng.normal(size=(batch, length, 16)).astype(np.float32), rng.random((batch, length)) < 0.7
+    return rng.normal(size=(batch, length, width)).astype(np.float32), rng.random((batch, length)) < 0.7
 
 
 def naive_attention(q, k, v, mask, causal):
@@ -179,6 +179,21 @@ def test_recomputing_changes_no_gradient_and_costs_what_it_says(remat, scan):
     attention = 3 * 2 * (2 * 3 * 8 * 8 * 16)  # layers x (queries with keys, weights with values)
     low, high = (0, attention) if remat == "dots" else (0.6 * forward, forward)
     assert low < more - flops <= high
+
+
+@pytest.mark.parametrize("remat, attention, kept", [
+    ("full", "kernel", 1),  # the tokens that go into a block
+    ("dots", "xla", 3 + 1 + 1 + 1),  # and q, k, v, what the heads' sum becomes, and what the activation takes
+    ("dots", "kernel", 3 + 1 + 1 + 1 + 1),  # and the attention itself, as nothing else spares the kernel
+])  # fmt: skip
+def test_what_a_block_keeps_for_the_backward_pass(remat, attention, kept):
+    cfg = replace(CONFIG, width=128, heads=2, mlp_dim=128, dtype="bfloat16", attention=attention, remat=remat)
+    stack, (x, mask) = Functional(lambda rngs: Stack(cfg, 3, ["a"], True, rngs)), inputs(length=8, width=128)
+    run = lambda p, x: stack.bind(p)(x.astype(jnp.bfloat16), mask, "a")  # noqa: E731
+    backward = jax.eval_shape(lambda p, x: jax.vjp(run, p, x)[1], stack.shapes, x)
+    of_tokens = [leaf for leaf in jax.tree.leaves(backward) if leaf.shape[:3] == (3, *x.shape[:2])]
+    assert sum(leaf.shape[3] for leaf in of_tokens) == kept * 128
+    assert {leaf.dtype for leaf in of_tokens} == {jnp.dtype("bfloat16")}
 
 
 def stack_parameters(cfg, scan):

@@ -17,6 +17,7 @@ from mmr_jax.models.patches import unpatchify
 from mmr_jax.models.tokenizers import input_spec, make_tokenizer
 
 KEY = jax.random.key(5)
+ROUNDING = 1e-3  # between two programs: an ulp of a position near 12, times steps of 255, is 2.4e-4
 TOWER = TowerConfig(BlockConfig(16, 2, 32, "gelu", 1e-6, False, "float32", "xla"), 1)
 VIDEO = dict(frames=4, height=8, width=8, patch_size=(2, 4, 4), mean=0.0, std=1.0)
 IMAGE = dict(height=8, width=8, patch_size=(4, 4), mean=0.0, std=1.0)
@@ -146,7 +147,7 @@ def test_the_same_window_for_all_frames_inside_and_outside_jit(settings):
     alone = np.asarray(crop.view(raw[:, 0], (8, 8), KEY, **settings))  # a still picture is cut like a clip
     np.testing.assert_allclose(found[:, 0], alone, atol=1e-4)
     jitted = np.asarray(jax.jit(lambda x, k: crop.view(x, (8, 8), k, **settings))(raw, KEY))
-    np.testing.assert_allclose(jitted, found, atol=1e-4 if "zoom" in settings else 0)
+    np.testing.assert_allclose(jitted, found, atol=ROUNDING if "zoom" in settings else 0)
 
 
 @pytest.mark.parametrize("zoom", [1.0, 1.3])
@@ -156,7 +157,7 @@ def test_batches_over_devices_stay_where_they_are(zoom):
     program = jax.jit(lambda x, k: crop.view(x, (8, 8), k, zoom=zoom, flip=0.5), out_shardings=rows)
     placed = jax.device_put(raw, rows)
     assert "all-gather" not in program.lower(placed, KEY).compile().as_text()
-    np.testing.assert_allclose(program(placed, KEY), crop.view(raw, (8, 8), KEY, zoom=zoom, flip=0.5), atol=1e-4)
+    np.testing.assert_allclose(program(placed, KEY), crop.view(raw, (8, 8), KEY, zoom=zoom, flip=0.5), atol=ROUNDING)
 
 
 def test_video_is_cropped_by_its_tokenizer():
