@@ -173,13 +173,16 @@ def flips(folder: Path, whole: Path):
 def kills(folder: Path, whole: Path):
     """SIGKILL at random moments of one run that is started again each time; every third one inside a save."""
     draw, runs = random.Random(6), [folder / "killed0"]
-    for trial in range(KILLS):
+    trial = 0
+    while trial < KILLS:
         directory = runs[-1]
-        before, stale = newest(directory), marks(directory)
+        before, inside = newest(directory), trial % 3 == 0
         process = start(directory)
-        moment = saving if trial % 3 == 0 else progressing
-        until(process, functools.partial(moment, directory, stale, before, draw))
-        time.sleep(draw.uniform(0, 0.9 if trial % 3 == 0 else 2.5))
+        until(process, functools.partial(progressed, directory, before, before + draw.randrange(4 * EVERY), draw))
+        stale = marks(directory)
+        if inside:
+            until(process, functools.partial(saving, directory, stale))
+        time.sleep(draw.uniform(0, 0.5))
         where = "inside a save" if saving(directory, stale) else "elsewhere"
         if not alive(directory, before):
             where = "before training"
@@ -189,7 +192,9 @@ def kills(folder: Path, whole: Path):
         lost = rows(directory) - after if where != "before training" else 0
         if code == 0:  # it was done before the signal came
             runs.append(folder / f"killed{len(runs)}")
-        elif code != -signal.SIGKILL or after < before or lost > 2 * EVERY:
+            continue
+        trial += 1
+        if code != -signal.SIGKILL or after < before or lost > 2 * EVERY:
             yield f"SIGKILL {where}", wrong(f"ended with {code}; step {before}, then {after}; {lost} lost", said)
         else:
             yield f"SIGKILL {where}", "the run goes on from " + ("nothing" if not after else "an intact checkpoint")
@@ -214,14 +219,14 @@ def marks(directory: Path) -> set[tuple[str, int]]:
     return found
 
 
-def saving(directory: Path, stale: set, *_) -> bool:
-    """A save is under way that was not before the start."""
+def saving(directory: Path, stale: set) -> bool:
+    """A save is under way that was not before."""
     return bool(marks(directory) - stale)
 
 
-def progressing(directory: Path, stale: set, before: int, draw) -> bool:
-    """A step is done; or now and then at any time before."""
-    return alive(directory, before) or draw.random() < 0.0003
+def progressed(directory: Path, before: int, steps: int, draw) -> bool:
+    """The session that began at step `before` has come to `steps`; or now and then at any time."""
+    return alive(directory, before) and rows(directory) >= steps or draw.random() < 0.0001
 
 
 def finished(directory: Path, whole: Path, **options) -> str:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from mmr_jax.errors import UserError
 from mmr_jax.models.attention_kernel import LANES, LONGEST
-from mmr_jax.models.placement import batch_shards
+from mmr_jax.models.placement import batch_shards, on_tpu
 
 IMPLEMENTATIONS = ("auto", "xla", "kernel")
 
@@ -39,8 +39,8 @@ def kernel_fits(length: int, width: int, heads: int, dtype) -> bool:
 def uses_kernel(implementation: str, shape: tuple[int, int, int], heads: int, dtype) -> bool:
     """What `model.attention` means for tokens of `shape` [B, T, D].
 
-    auto is the kernel where the default backend is a TPU, shapes fit, and each device can take its share of the batch:
-    with several devices the mesh has to be in context (jax.set_mesh), else it stays with XLA.
+    auto is the kernel on TPUs where shapes fit and each device can take its share of the batch: with several devices
+    the mesh has to be in context (jax.set_mesh), else it stays with XLA.
     """
     batch, length, width = shape
     fits = kernel_fits(length, width, heads, dtype)
@@ -53,4 +53,4 @@ def uses_kernel(implementation: str, shape: tuple[int, int, int], heads: int, dt
         return implementation == "kernel"
     mesh = jax.sharding.get_abstract_mesh()
     known = not mesh.empty or jax.device_count() == 1
-    return fits and known and batch % batch_shards() == 0 and jax.default_backend() == "tpu"
+    return fits and known and batch % batch_shards() == 0 and on_tpu()

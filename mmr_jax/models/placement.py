@@ -1,11 +1,30 @@
 """Where the examples of a batch lie: over which axes of the mesh in context, if there is one, and that they stay."""
 
 import math
+from collections.abc import Callable
 
 import jax
-from jax.sharding import PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 
 _BATCH_AXES = ("data", "fsdp")
+
+
+def within(mesh: Mesh, fn: Callable) -> Callable:
+    """`fn` with the mesh in context, to be compiled."""
+
+    def run(*args):
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return fn(*args)
+
+    return run
+
+
+def on_tpu() -> bool:
+    """Whether the devices of the mesh in context, which need not be there, are TPUs; without a mesh, the default's."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.abstract_device is None:
+        return jax.default_backend() == "tpu"
+    return mesh.abstract_device.device_kind.startswith("TPU")
 
 
 def batch_axes() -> tuple[str, ...]:

@@ -23,8 +23,6 @@ def advise(config: Mapping, plan: Mapping) -> list[str]:
     found = _about_tokens(plan["tokens"])
     for step in plan["steps"]:
         found += [f"{step['name']}: {text}" for text in (*_about_memory(config, step), *_about_speed(config, step))]
-    if plan["tpu"] and config["model"]["attention"] == "auto":
-        found.append("model.attention=auto is XLA's here and the kernel on a TPU: plan it with model.attention=kernel")
     if plan["tpu"] and config["model"]["attention"] == "xla" and max(plan["tokens"].values(), default=0) > _LONG:
         found.append("model.attention=kernel keeps the logits of long sequences on the chip (model.dtype=bfloat16)")
     if plan["tpu"] and config["model"]["dtype"] != "bfloat16":

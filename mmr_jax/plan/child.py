@@ -44,9 +44,12 @@ def plan_topology(config: Mapping, topology: str, only: str = "") -> dict:
 
 
 def _has_kernels(config: Mapping) -> bool:
-    """Whether schedules have to be written down, which takes time."""
+    """Whether there may be kernels, whose schedules have to be written down, which takes time."""
     model = config["model"]
-    return "kernel" in (model["attention"], *(o.get("attention") for o in model["overrides"].values()))
+    return {"kernel", "auto"} & {
+        model["attention"],
+        *(o.get("attention") for o in model["overrides"].values()),
+    } != set()
 
 
 def main(folder: Path) -> None:

@@ -11,6 +11,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mmr_jax.dry_run import batch_shapes
 from mmr_jax.models.model import cut
+from mmr_jax.models.placement import within
 from mmr_jax.objectives import Contrastive, Masked
 from mmr_jax.objectives.contrastive import CONTRASTS, pairwise_loss
 from mmr_jax.plans import Plan, plans
@@ -102,14 +103,10 @@ def _loss(study, plan: Plan, contrast: str, mesh: Mesh, size: int) -> Call:
         given = (objective.temperature, objective.direction, objective.bias, contrast)
         return pairwise_loss(objective.loss_name, z, present, *given)[0]
 
-    def step(*given):
-        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-            return jax.value_and_grad(value)(*given)
-
     def embed(params, batch):
         inputs, length, present = cut(batch, plan.modalities)
         return objective.model.bind(params).contrastive(inputs, length), present
 
     args = jax.eval_shape(embed, objective.model.shapes, batch_shapes(study, size))
     args = _place(args, mesh, BATCH)
-    return Call(jax.jit(step), args, {"embeddings": args})
+    return Call(jax.jit(within(mesh, jax.value_and_grad(value))), args, {"embeddings": args})

@@ -18,9 +18,8 @@ from mmr_jax.robustness.report.blocks import Block, Bullets, Paragraph, Table
 def blocks(plan: Mapping) -> list[Block]:
     """All of a plan, in order."""
     made = [Paragraph(_headline(plan)), *_tokens(plan), _memory(plan), _work(plan), *_collectives(plan), *_inputs(plan)]
-    notes = [f"{step['name']}: {step['note']}" for step in plan["steps"] if step["note"]]
     advice = [Bullets([f"advice: {text}" for text in plan["advice"]])] if plan["advice"] else []
-    return made + ([Bullets(notes)] if notes else []) + advice
+    return made + advice
 
 
 def write_plan(plan: Mapping, folder: Path) -> None:
@@ -59,7 +58,8 @@ def _headline(plan: Mapping) -> str:
     mesh = ", ".join(f"{axis} {size}" for axis, size in target["mesh"].items())
     versions = ", ".join(f"{name} {version}" for name, version in plan["versions"].items())
     sizes = f"{target['devices']} devices on {target['hosts']} hosts; mesh: {mesh}; {plan['parameters']:,} parameters"
-    return f"{target['name']} ({target['kind']}): {sizes}; {versions}"
+    bare = "; compiled without SparseCores" if target["compiler_options"] else ""
+    return f"{target['name']} ({target['kind']}): {sizes}; {versions}{bare}"
 
 
 def _tokens(plan: Mapping) -> list[Table]:

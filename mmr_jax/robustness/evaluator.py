@@ -12,6 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from mmr_jax.data.pipeline import eval_batches
 from mmr_jax.data.source import Source
 from mmr_jax.models.model import Model, cut, masked_mean
+from mmr_jax.models.placement import within
 from mmr_jax.robustness.subsets import subset_masks
 from mmr_jax.train import hosts, interrupt, sharding
 
@@ -88,9 +89,9 @@ def mean_logits(logits: jax.Array, multilabel: bool) -> jax.Array:
 def _programs(model: Model, mesh: Mesh, multilabel: bool):
     """(embeddings, logits) as compiled functions of (params, batch, masks), one pair for all evaluators of a model."""
     whole = NamedSharding(mesh, PartitionSpec())
-    return (
-        jax.jit(functools.partial(fused_embeddings, model), out_shardings=whole),
-        jax.jit(functools.partial(subset_logits, model, multilabel=multilabel), out_shardings=whole),
+    return tuple(
+        jax.jit(within(mesh, functools.partial(fn, model)), out_shardings=whole)
+        for fn in (fused_embeddings, functools.partial(subset_logits, multilabel=multilabel))
     )
 
 

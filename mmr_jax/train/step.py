@@ -10,6 +10,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import FrozenConfigDict
 
 from mmr_jax import tree
+from mmr_jax.models.placement import within
 from mmr_jax.objectives.base import Objective
 from mmr_jax.train.optim import make_optimizer
 from mmr_jax.train.sharding import BATCH, state_sharding
@@ -41,8 +42,8 @@ def _start(params, extra, objective, optimizer, ema, average) -> TrainState:
 def _step(state, batches, key, mesh, objective, optimizer, ema, average) -> tuple[TrainState, dict]:
     rng = jax.random.fold_in(key, state.step)
     before = state.extra["objective"]
-    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # the attention kernel asks how the batch is split
-        (loss, (metrics, extra)), grads = objective.value_and_grad(state.params, before, batches, rng)
+    # the attention kernel asks how the batch is split
+    (loss, (metrics, extra)), grads = within(mesh, objective.value_and_grad)(state.params, before, batches, rng)
     trained, frozen = tree.partition(state.params, objective.trains)
     updates, opt_state = optimizer.update(grads, state.opt_state, trained)
     params = tree.merge(optax.apply_updates(trained, updates), frozen)
