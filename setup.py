@@ -38,7 +38,7 @@ setup(
     ],
     extras_require={
         "tpu": ["jax[tpu]>=0.10,<0.12"],
-        "plan": ["libtpu"],  # compiles for TPUs on any machine; jax[tpu] brings it too
+        "plan": ["jax[tpu]>=0.10,<0.12"],  # its libtpu compiles for TPUs on any machine
         "cuda": ["jax[cuda13]>=0.10,<0.12"],
         "tensorboard": ["tensorboardX>=2.6"],
         "media": MEDIA,

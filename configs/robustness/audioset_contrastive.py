@@ -43,6 +43,7 @@ def get_config(argument=""):
     config.masd.clips = 20000
     config.data.sizes.update(unlabelled=1743790, labelled=18649, test=17065)
     config.model = clip.model
+    config.model.attention = "auto"
     config.model.remat = "full"  # else a v5e-64 is too small, as long as layers are scanned: docs/plan.md
     if argument == "base_text":
         with config.model.unlocked():

@@ -58,10 +58,13 @@ def _about_speed(config: Mapping, step: Mapping) -> list[str]:
     largest = memory["largest_batch"] or 0
     if cycles["share_of_peak"] < _GOOD and largest >= 2 * step["batch"]:
         found.append(f"there is room for a batch of about {largest}: larger ones use the matrix unit better")
-    if config["model"]["remat"] == "full" and memory["total"] < 0.5 * (memory["limit"] or 0):
-        found.append("half of the memory is free: plan model.remat=dots, which computes less again")
     if cycles["share_of_peak"] < _GOOD and config["model"]["scan_layers"]:
-        found.append("model.scan_layers=False spares the copies into stacks of layers, and compiles for longer")
+        found.append(
+            "model.scan_layers=False with model.remat=none spares copies into stacks of layers, and computing again "
+            "to keep them small; it compiles for longer"
+        )
+    elif config["model"]["remat"] == "full" and memory["total"] < 0.5 * (memory["limit"] or 0):
+        found.append("half of the memory is free: plan model.remat=dots, which computes less again")
     if step["network"]["efficiency"] < 0.8:
         found.append("a fifth of the time or more goes to the network if nothing overlaps: more examples per device")
     return found

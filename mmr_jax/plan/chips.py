@@ -12,8 +12,7 @@ GIB = 2**30
 @dataclass(frozen=True)
 class Chip:
     """One chip. `flops`: bf16 per second at peak; `hbm`: bytes that programs can use; `link`: bytes per second to and
-    from all neighbours together; `cores`: TensorCores; `devices`: how many devices jax sees; `axes`: of the torus;
-    `sparse_cores`: whether the compiler puts work on SparseCores.
+    from all neighbours together; `cores`: TensorCores; `devices`: how many devices jax sees; `axes`: of the torus.
     """
 
     flops: float
@@ -23,7 +22,6 @@ class Chip:
     cores: int = 1
     devices: int = 1
     axes: int = 2
-    sparse_cores: bool = False
 
     @property
     def flop_per_cycle(self) -> float:
@@ -32,16 +30,16 @@ class Chip:
 
 
 # flops and link: Google's pages of each generation (docs.cloud.google.com/tpu/docs), but for the links of v4 and tpu7x,
-# which are unverified. hbm: what libtpu 0.0.51 grants a program of the published 32, 16, 95, 32 and 192 GB. Clocks:
+# which are unverified. hbm: what libtpu 0.0.42 grants a program of the published 32, 16, 95, 32 and 192 GB. Clocks:
 # those that make the peak of four 128 x 128 matrix units in each core of v4, v5e and v5p; those of v6e and tpu7x are
 # unverified, and take four times as much of a cycle. By the compiler's own estimate a product of 4096 x 4096 bf16
 # matrices reaches 88, 97, 96, 87 and 81 % of flop_per_cycle.
 CHIPS = {
     "v4": Chip(275e12, 30.75 * GIB, 1.05e9, 600e9, cores=2, axes=3),
     "v5e": Chip(197e12, 15.75 * GIB, 1.5e9, 400e9),
-    "v5p": Chip(459e12, 95.73 * GIB, 1.75e9, 1200e9, cores=2, axes=3, sparse_cores=True),
-    "v6e": Chip(918e12, 31.24 * GIB, 1.75e9, 800e9, sparse_cores=True),
-    "tpu7x": Chip(2307e12, 2 * 94.74 * GIB, 2.2e9, 1200e9, cores=2, devices=2, axes=3, sparse_cores=True),
+    "v5p": Chip(459e12, 95.74 * GIB, 1.75e9, 1200e9, cores=2, axes=3),
+    "v6e": Chip(918e12, 31.25 * GIB, 1.75e9, 800e9),
+    "tpu7x": Chip(2307e12, 2 * 94.75 * GIB, 2.2e9, 1200e9, cores=2, devices=2, axes=3),
 }
 _ALIASES = {"v5litepod": "v5e"}
 _KINDS = {"TPU v4": "v4", "TPU v5 lite": "v5e", "TPU v5": "v5p", "TPU v5p": "v5p", "TPU v6 lite": "v6e"}

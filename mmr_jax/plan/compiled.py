@@ -2,9 +2,9 @@
 
 import re
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 
+import jax
 from jax.errors import JaxRuntimeError
 
 from mmr_jax.errors import UserError
@@ -32,18 +32,23 @@ class Compiled:
         return self.memory["total"]
 
 
-def compile_call(call: Call, name: str, options: Mapping[str, str] | None = None) -> Compiled:
+def compile_call(call: Call, name: str) -> Compiled:
     """Compile for the devices that the arguments lie on. What the compiler refuses is a UserError."""
     forget_schedules()
     begun = time.perf_counter(), time.process_time()
     try:
-        made = call.fn.trace(*call.args).lower().compile(compiler_options=options)
+        made = call.fn.trace(*call.args).lower().compile()
     except (JaxRuntimeError, NotImplementedError) as error:
         if found := _TOO_LARGE.search(str(error)):
             return _too_large(call, int(float(found[1]) * _UNITS[found[2]]), _since(begun))
         raise UserError(f"{name}: the compiler refuses it: {str(error).splitlines()[0]}") from None
     spent = _since(begun)
-    program = Program(made.as_text())
+    try:
+        program = Program(made.as_text())
+    except JaxRuntimeError:
+        raise UserError(
+            f"{name}: libtpu cannot print it; take the version that jax {jax.__version__} asks for"
+        ) from None
     return Compiled(*spent, _memory(made), program, count_cycles(program))
 
 

@@ -23,7 +23,7 @@ def bytes_in_all(tree) -> int:
 def step_facts(step: Step, useful: float, mesh: Mesh, target: Target) -> dict:
     """All that is known of a step; `useful` are the FLOPs of its batch without anything computed twice."""
     call = step.make(mesh, step.batch_size)
-    made = compile_call(call, step.name, target.compiler_options)
+    made = compile_call(call, step.name)
     executed = count_flops(call.fn, *call.args)
     devices = len(target.devices)
     facts = {
@@ -89,7 +89,7 @@ def _largest_batch(step: Step, total: int, mesh: Mesh, target: Target) -> int | 
     sizes = [step.batch_size // 2**n // shards * shards for n in range(1, _HALVINGS)]
     sizes = [n for n in dict.fromkeys(sizes) if 0 < n < step.batch_size]
     for size in sizes or [2 * step.batch_size]:
-        other = compile_call(step.make(mesh, size), step.name, target.compiler_options)
+        other = compile_call(step.make(mesh, size), step.name)
         if other.program:
             break
     slope = (total - other.total) / (step.batch_size - size)

@@ -91,7 +91,6 @@ def _tokens(study: Study, chosen: list[Step]) -> dict[str, int]:
 def _about(target: Target, mesh) -> dict:
     sizes = {"name": target.name, "devices": len(target.devices), "chips": target.chips, "hosts": target.hosts}
     more = {"mesh": dict(mesh.shape), "kind": target.devices[0].device_kind, "limit": target.limit}
-    more["compiler_options"] = target.compiler_options
     if target.chip:
         more |= {"flops": target.chip.flops, "clock": target.chip.clock, "link": target.chip.link}
     return {**sizes, **more}

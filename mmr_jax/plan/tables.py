@@ -58,8 +58,7 @@ def _headline(plan: Mapping) -> str:
     mesh = ", ".join(f"{axis} {size}" for axis, size in target["mesh"].items())
     versions = ", ".join(f"{name} {version}" for name, version in plan["versions"].items())
     sizes = f"{target['devices']} devices on {target['hosts']} hosts; mesh: {mesh}; {plan['parameters']:,} parameters"
-    bare = "; compiled without SparseCores" if target["compiler_options"] else ""
-    return f"{target['name']} ({target['kind']}): {sizes}; {versions}{bare}"
+    return f"{target['name']} ({target['kind']}): {sizes}; {versions}"
 
 
 def _tokens(plan: Mapping) -> list[Table]:

@@ -7,13 +7,6 @@ import jax
 
 from mmr_jax.plan.chips import Chip, chip_of, parse_topology
 
-_COLLECTIVES = ("all_gather", "all_reduce", "reduce_scatter")
-_WITHOUT_SPARSE_CORES = {  # libtpu 0.0.51 cannot print a program that uses them: no cycles, no collectives
-    "xla_tpu_offload_gather_to_sparsecore": "false",
-    "xla_tpu_enable_offloading_scatter_to_sparsecore": "DISABLED",
-    **{f"xla_tpu_enable_sparse_core_collective_offload_{name}": "false" for name in _COLLECTIVES},
-}
-
 
 @dataclass(frozen=True)
 class Target:
@@ -31,11 +24,6 @@ class Target:
     @property
     def chips(self) -> int:
         return len(self.devices) // (self.chip.devices if self.chip else 1)
-
-    @property
-    def compiler_options(self) -> dict[str, str]:
-        """What programs are compiled with."""
-        return _WITHOUT_SPARSE_CORES if self.chip and self.chip.sparse_cores else {}
 
 
 def topology(name: str) -> Target:

@@ -47,15 +47,17 @@ def test_another_refusal_is_one_line():
         compile_call(call(refuse("INTERNAL: no\nand a page of details")), "x")
 
 
-def test_sizes_and_options_are_the_compilers():
+def test_sizes_are_the_compilers():
     sizes = ("argument", "output", "alias", "temp", "generated_code")
     memory = types.SimpleNamespace(**{f"{s}_size_in_bytes": 2**i for i, s in enumerate(sizes)})
-    options, given = {"xla_some_option": "false"}, []
-
-    def compile(compiler_options):
-        given.append(compiler_options)
-        return types.SimpleNamespace(as_text=lambda: TEXT, memory_analysis=lambda: memory)
-
-    found = compile_call(call(compile), "x", options)
-    assert [op.opcode for op in found.program.operations] == ["add"] and given == [options]
+    made = types.SimpleNamespace(as_text=lambda: TEXT, memory_analysis=lambda: memory)
+    found = compile_call(call(lambda: made), "x")
+    assert [op.opcode for op in found.program.operations] == ["add"]
     assert found.memory == {"arguments": 1, "temporaries": 8, "outputs": 2 - 4, "code": 16, "total": 1 + 8 + 2 - 4 + 16}
+
+
+def test_a_program_that_cannot_be_printed_is_one_line():
+    """As newer libtpu than jax asks for refuse to, where programs use SparseCores."""
+    made = types.SimpleNamespace(as_text=refuse("INTERNAL: RET_CHECK failure"))
+    with pytest.raises(UserError, match="libtpu cannot print it.*the version that jax"):
+        compile_call(call(lambda: made), "x")
