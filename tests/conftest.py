@@ -15,6 +15,8 @@ if metadata.version("jaxlib").startswith("0.10."):  # a flag that a version does
 given = os.environ.get("XLA_FLAGS", "")
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = " ".join([given, *(f"{k}={v}" for k, v in FLAGS.items() if k not in given)]).strip()
+# Threads for collectives: with as few as devices, all may wait in one collective for a device whose turn is another.
+os.environ.setdefault("NPROC", "32")
 # No compilation cache on disk: programs loaded from it have crashed here, and waited for each other for ever.
 os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
 
