@@ -46,10 +46,8 @@ def plan_topology(config: Mapping, topology: str, only: str = "") -> dict:
 def _has_kernels(config: Mapping) -> bool:
     """Whether there may be kernels, whose schedules have to be written down, which takes time."""
     model = config["model"]
-    return {"kernel", "auto"} & {
-        model["attention"],
-        *(o.get("attention") for o in model["overrides"].values()),
-    } != set()
+    chosen = {model["attention"], *(o.get("attention") for o in model["overrides"].values())}
+    return bool(chosen & {"kernel", "auto"})
 
 
 def main(folder: Path) -> None:
