@@ -132,6 +132,16 @@ def test_each_device_takes_its_own_examples(monkeypatch):
     assert_close(want, got)
 
 
+def test_auto_is_the_kernel_where_the_mesh_is_of_tpus():
+    """Also of TPUs that are not there, as in `mmr plan`; each device must have whole examples."""
+    for kind, platform, expected in (("TPU v5 lite", "tpu", True), ("NVIDIA H100 80GB HBM3", "cuda", False)):
+        device = jax.sharding.AbstractDevice(kind, None, platform)
+        mesh = jax.sharding.AbstractMesh((4, 1, 1), ("data", "fsdp", "tensor"), abstract_device=device)
+        with jax.sharding.use_abstract_mesh(mesh):
+            assert uses_kernel("auto", (8, 128, 768), 12, "bfloat16") == expected
+            assert not uses_kernel("auto", (6, 128, 768), 12, "bfloat16")
+
+
 def test_auto_stays_with_xla_off_tpus_and_kernel_refuses_what_it_cannot_take():
     assert not uses_kernel("auto", (8, 128, 768), 12, "bfloat16")
     assert uses_kernel("kernel", (8, 128, 768), 12, "bfloat16")
