@@ -1,5 +1,7 @@
 """Cropping, zooming and mirroring of frames, against numpy slices, an explicit interpolation and Pillow."""
 
+import os
+
 import jax
 import numpy as np
 import pytest
@@ -17,7 +19,8 @@ from mmr_jax.models.patches import unpatchify
 from mmr_jax.models.tokenizers import input_spec, make_tokenizer
 
 KEY = jax.random.key(5)
-ROUNDING = 1e-3  # between two programs: an ulp of a position near 12, times steps of 255, is 2.4e-4
+EMITTERS = "xla_cpu_use_fusion_emitters"  # as outside of tests, since bounds are for programs that are compiled so
+FUSED = {EMITTERS: True} if EMITTERS in os.environ["XLA_FLAGS"] else None
 TOWER = TowerConfig(BlockConfig(16, 2, 32, "gelu", 1e-6, False, "float32", "xla"), 1)
 VIDEO = dict(frames=4, height=8, width=8, patch_size=(2, 4, 4), mean=0.0, std=1.0)
 IMAGE = dict(height=8, width=8, patch_size=(4, 4), mean=0.0, std=1.0)
@@ -146,18 +149,20 @@ def test_the_same_window_for_all_frames_inside_and_outside_jit(settings):
     np.testing.assert_array_equal(found, np.repeat(found[:, :1], 4, axis=1))
     alone = np.asarray(crop.view(raw[:, 0], (8, 8), KEY, **settings))  # a still picture is cut like a clip
     np.testing.assert_allclose(found[:, 0], alone, atol=1e-4)
-    jitted = np.asarray(jax.jit(lambda x, k: crop.view(x, (8, 8), k, **settings))(raw, KEY))
-    np.testing.assert_allclose(jitted, found, atol=ROUNDING if "zoom" in settings else 0)
+    jitted = np.asarray(jax.jit(lambda x, k: crop.view(x, (8, 8), k, **settings), compiler_options=FUSED)(raw, KEY))
+    np.testing.assert_allclose(jitted, found, atol=1e-4 if "zoom" in settings else 0)
 
 
 @pytest.mark.parametrize("zoom", [1.0, 1.3])
 def test_batches_over_devices_stay_where_they_are(zoom):
     rows = NamedSharding(toy.mesh(data=8), PartitionSpec("data"))
     raw = pixels(8, 2, 12, 12, 3)
-    program = jax.jit(lambda x, k: crop.view(x, (8, 8), k, zoom=zoom, flip=0.5), out_shardings=rows)
+    program = jax.jit(
+        lambda x, k: crop.view(x, (8, 8), k, zoom=zoom, flip=0.5), out_shardings=rows, compiler_options=FUSED
+    )
     placed = jax.device_put(raw, rows)
     assert "all-gather" not in program.lower(placed, KEY).compile().as_text()
-    np.testing.assert_allclose(program(placed, KEY), crop.view(raw, (8, 8), KEY, zoom=zoom, flip=0.5), atol=ROUNDING)
+    np.testing.assert_allclose(program(placed, KEY), crop.view(raw, (8, 8), KEY, zoom=zoom, flip=0.5), atol=1e-4)
 
 
 def test_video_is_cropped_by_its_tokenizer():
