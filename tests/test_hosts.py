@@ -31,7 +31,6 @@ FLAGS = [f for f in os.environ.get("XLA_FLAGS", "").split() if "device_count" no
 LAYOUTS = [pytest.param(8, 1, 1, marks=pytest.mark.slow), pytest.param(1, 8, 1, marks=pytest.mark.slow), (2, 2, 2)]
 
 ALONE = ["masd"]  # on two hosts; the others on both in a slow test
-MESHED = [n if n == "contrastive" else pytest.param(n, marks=pytest.mark.slow) for n in hosts_fit.OBJECTIVES]
 
 
 def losses(directory):
@@ -90,7 +89,7 @@ def one(tmp_path_factory):
 
 
 @pytest.mark.parametrize(("data", "fsdp", "tensor"), LAYOUTS)
-@pytest.mark.parametrize("name", MESHED)
+@pytest.mark.parametrize("name", toy.slow_but(("contrastive",), hosts_fit.OBJECTIVES))
 def test_every_mesh_gives_the_losses_of_one_device(one, name, data, fsdp, tensor, tmp_path):
     fit(hosts_fit.job(name, tmp_path), toy.mesh(data, fsdp, tensor))
     np.testing.assert_allclose(losses(tmp_path / name), one(name), rtol=1e-5)

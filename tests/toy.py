@@ -119,6 +119,13 @@ def run(*command, **options):
     )
 
 
+def slow_but(quick, names):
+    """Names as parameters of a test, all but the `quick` ones left out of the quick run."""
+    import pytest  # not needed where this file is a config
+
+    return [pytest.param(name, marks=[] if name in quick else pytest.mark.slow) for name in names]
+
+
 def assert_close(found, expected, tolerance=1e-5):
     """Every entry within `tolerance` of the largest absolute value in `expected`."""
     expected = np.asarray(expected, np.float64)

@@ -54,11 +54,7 @@ def norms(grads):
     return {path: float(np.abs(g).max()) for path, g in tree.flatten(grads).items()}
 
 
-QUICK = ("mae", "cav", "cav_mae")
-MEMBERS = [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in FAMILY]
-
-
-@pytest.mark.parametrize("name", MEMBERS)
+@pytest.mark.parametrize("name", toy.slow_but(("mae", "cav", "cav_mae"), FAMILY))
 def test_what_trains_is_what_the_loss_depends_on(name):
     objective, params = made(name)
     _, grads = gradients(name)(params, toy.batch(), jax.random.key(1))

@@ -37,8 +37,6 @@ OBJECTIVES = {
     "masd": lambda: Masd(toy.model(), ("audio",)),
 }
 
-QUICK = ("contrastive", "masked", "masd")
-
 
 def batches():
     rows = [{**toy.batch(8, i, PRESENT), "weight": np.float32([1, 1, 1, 0, 1, 1, 2, 1])} for i in range(2)]
@@ -54,7 +52,7 @@ def value_and_grad(objective, given):
     return float(loss), tree.flatten(grads)
 
 
-@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in OBJECTIVES])
+@pytest.mark.parametrize("name", toy.slow_but(("contrastive", "masked", "masd"), OBJECTIVES))
 def test_parts_give_what_the_whole_gives(name):
     objective = OBJECTIVES[name]()
     loss, grads = value_and_grad(objective, batches())

@@ -107,7 +107,7 @@ def test_the_largest_batch_of_an_affine_memory(monkeypatch):
     target, mesh = at_hand(), make_mesh({"data": -1, "fsdp": 1, "tensor": 1})
     step = Step("x", 64, lambda mesh, size: size)
     monkeypatch.setattr(
-        facts, "compile_call", lambda size, *_: Compiled(0.0, 0.0, {"total": 1000 + 10 * size}, object(), None)
+        facts, "compile_call", lambda size, _: Compiled(0.0, 0.0, {"total": 1000 + 10 * size}, object(), None)
     )
     assert facts._largest_batch(step, 1640, mesh, type(target)("x", target.devices, 2999.0, None)) == 192
     assert facts._largest_batch(step, 1640, mesh, type(target)("x", target.devices, 1500.0, None)) == 48
